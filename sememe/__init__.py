@@ -1,0 +1,87 @@
+"""Sememe takes a language model apart into units of meaning.
+
+The stages are functions (``corpus``, ``harvest``, ``train``, ``evaluate``, ``describe``, ``serve``,
+and ``map`` for all of them), beside the classes that they read and write. Each name is imported
+when it is first used, so that ``import sememe`` itself is instant.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sememe.activations.harvest import harvest
+    from sememe.activations.store import Activations
+    from sememe.activations.stream import Stream
+    from sememe.atlas.describe import describe
+    from sememe.atlas.store import Atlas
+    from sememe.corpora.build import build_corpus as corpus
+    from sememe.corpora.corpus import Corpus
+    from sememe.dictionaries.dictionary import Dictionary
+    from sememe.errors import SememeError, UsageError
+    from sememe.evaluation.evaluate import evaluate
+    from sememe.job import MapConfig
+    from sememe.job import map_model as map
+    from sememe.models.load import load_model
+    from sememe.models.sites import Site
+    from sememe.training.config import TrainConfig
+    from sememe.training.loop import train
+    from sememe.web.server import serve
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Activations",
+    "Atlas",
+    "Corpus",
+    "Dictionary",
+    "MapConfig",
+    "SememeError",
+    "Site",
+    "Stream",
+    "TrainConfig",
+    "UsageError",
+    "corpus",
+    "describe",
+    "evaluate",
+    "harvest",
+    "load_model",
+    "map",
+    "serve",
+    "train",
+]
+
+# Each name's module, and its name there where that is another; the imports above say the same to
+# type checkers.
+_PLACES = {
+    "Activations": "sememe.activations.store",
+    "Atlas": "sememe.atlas.store",
+    "Corpus": "sememe.corpora.corpus",
+    "Dictionary": "sememe.dictionaries.dictionary",
+    "MapConfig": "sememe.job",
+    "SememeError": "sememe.errors",
+    "Site": "sememe.models.sites",
+    "Stream": "sememe.activations.stream",
+    "TrainConfig": "sememe.training.config",
+    "UsageError": "sememe.errors",
+    "corpus": "sememe.corpora.build:build_corpus",
+    "describe": "sememe.atlas.describe",
+    "evaluate": "sememe.evaluation.evaluate",
+    "harvest": "sememe.activations.harvest",
+    "load_model": "sememe.models.load",
+    "map": "sememe.job:map_model",
+    "serve": "sememe.web.server",
+    "train": "sememe.training.loop",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _PLACES:
+        raise AttributeError(f"module 'sememe' has no attribute {name!r}")
+    module, _, there = _PLACES[name].partition(":")
+    value: object = getattr(import_module(module), there or name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,1 @@
+"""Activations: harvested from a model, stored in corpus order, streamed shuffled."""

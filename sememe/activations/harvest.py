@@ -1,0 +1,274 @@
+"""Run a model over a corpus and store what it computes at chosen sites.
+
+A shard is a pure function of the model, the corpus and a range of windows, so a killed harvest goes
+on at the first shard that is missing, and writers could share the shards between them. Windows of a
+shard are batched by length; rows are written in corpus order, whatever the batches were.
+"""
+
+import json
+import shutil
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import safetensors.torch
+import torch
+from jaxtyping import Float
+from safetensors import SafetensorError, safe_open
+
+from sememe.activations.batches import window_batches
+from sememe.activations.rules import DTYPES, HarvestConfig, TokenRules, pilot
+from sememe.activations.store import Activations
+from sememe.artefacts import begin, is_finished, write_bytes, write_manifest
+from sememe.corpora.corpus import Corpus, Windows
+from sememe.errors import SememeError, UsageError
+from sememe.models.load import LanguageModel
+from sememe.models.reading import read
+from sememe.progress import Progress
+
+
+def harvest(
+    model: LanguageModel,
+    corpus: Corpus,
+    sites: Sequence[str],
+    out: Path,
+    *,
+    held_out: bool = False,
+    config: HarvestConfig | None = None,
+    rules: TokenRules | None = None,
+    progress: Progress | None = None,
+) -> Activations:
+    """Store the model's activations at ``sites`` over the corpus; go on where a kill left off.
+
+    Args:
+        held_out: Read the held-out documents instead of the training ones.
+        rules: Token rules of an earlier harvest to apply; by default a pilot fixes them.
+
+    Raises:
+        UsageError: a context longer than the model's, an unknown site.
+        SememeError: no rows, non-finite activations, too little disk space, another harvest's
+            directory.
+    """
+    config, progress = config or HarvestConfig(), progress or Progress()
+    check_context(model, config)
+    made_with = corpus.manifest["made_from"]["tokenizer"]
+    if made_with != model.tokenizer.hash:
+        raise SememeError(
+            f"{corpus.path} was made with the tokenizer {made_with}, {model.name} has "
+            f"{model.tokenizer.hash}: make a corpus for this model"
+        )
+    lead = 0 if model.tokenizer.bos is None else 1
+    arguments = {
+        "model": model.hash,
+        "model_dtype": model.dtype,
+        "corpus": corpus.hash,
+        "sites": list(sites),
+        "held_out": held_out,
+        "window": config.context - lead,
+        "rules": rules._asdict() if rules else None,
+        **asdict(config),
+    }
+    windows = corpus.windows(config.context - lead, held_out)
+    if not len(windows.start):
+        kind = "held-out" if held_out else "training"
+        raise SememeError(f"{corpus.path} has no {kind} documents: use more text")
+    for site in sites:
+        model.site(site)
+    begin(out, arguments)
+    if is_finished(out):
+        return Activations.open(out)
+    if rules is None:
+        rules = pilot(model, corpus, windows, sites, config)
+    shards = shard_windows(windows.length, config.shard_rows)
+    _check_space(out, model, sites, windows, rules.dtype)
+    names = [f"shard-{number:05d}.safetensors" for number in range(len(shards))]
+    done = [(out / name).exists() for name in names]
+    tokens = [int(windows.length[low:high].sum()) for low, high in shards]
+    label = "harvest held-out" if held_out else "harvest"
+    finished = sum(count for count, is_done in zip(tokens, done, strict=True) if is_done)
+    progress.start(label, sum(tokens), "tokens", finished)
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="store") as writer:
+        pending: Future[None] | None = None
+        for name, (low, high), is_done in zip(names, shards, done, strict=True):
+            if is_done:
+                continue
+            data = _shard(model, corpus, windows, range(low, high), sites, config, rules, progress)
+            if pending is not None:
+                pending.result()
+            pending = writer.submit(write_bytes, out / name, data)
+        if pending is not None:
+            pending.result()
+    progress.finish()
+    return _finish(out, names, sites, arguments, rules, model, corpus)
+
+
+def shard_windows(lengths: npt.NDArray[np.int64], shard_rows: int) -> list[tuple[int, int]]:
+    """Cut consecutive windows into shards of at most ``shard_rows`` tokens: (first, last + 1)."""
+    shards, first, total = [], 0, 0
+    for number, length in enumerate(lengths.tolist()):
+        if total + length > shard_rows and number > first:
+            shards.append((first, number))
+            first, total = number, 0
+        total += length
+    shards.append((first, len(lengths)))
+    return shards
+
+
+def _shard(
+    model: LanguageModel,
+    corpus: Corpus,
+    windows: Windows,
+    members: range,
+    sites: Sequence[str],
+    config: HarvestConfig,
+    rules: TokenRules,
+    progress: Progress,
+) -> bytes:
+    """Return one shard as safetensors bytes, its squared norms in the header."""
+    bos = model.tokenizer.bos
+    lengths = windows.length[members.start : members.stop]
+    begins = np.cumsum(lengths) - lengths
+    count = int(lengths.sum())
+    dtype = DTYPES[rules.dtype]
+    stored = {site: torch.empty(count, model.width(site), dtype=dtype) for site in sites}
+    token = torch.empty(count, dtype=torch.int32)
+    kept = torch.zeros(count, dtype=torch.bool)
+    squares = dict.fromkeys(sites, 0.0)
+    for batch in window_batches(
+        corpus, windows, members, batch_tokens=config.batch_tokens, bos=bos
+    ):
+        ids = batch.ids[batch.valid]
+        values = {site: a[batch.valid] for site, a in read(model, batch.ids, sites).items()}
+        rows = torch.cat(
+            [
+                torch.arange(int(begins[number - members.start]), stop)
+                for number in batch.windows
+                for stop in [int(begins[number - members.start] + windows.length[number])]
+            ]
+        )
+        keep = rules.keep(ids, values)
+        token[rows] = ids.int()
+        kept[rows] = keep
+        for site, activation in values.items():
+            cast = activation.to(dtype)
+            squares[site] += _checked_square(activation[keep], cast[keep], site)
+            stored[site][rows] = cast
+        progress.advance(len(ids))
+    starts, documents = (
+        torch.from_numpy(np.repeat(column[members.start : members.stop], lengths))
+        for column in (windows.start, windows.document)
+    )
+    position = torch.arange(count) - torch.from_numpy(np.repeat(begins, lengths))
+    tensors = {site: rows_of[kept] for site, rows_of in stored.items()}
+    tensors |= {
+        "token": token[kept],
+        "document": documents[kept].int(),
+        "position": position[kept].int(),
+        "place": (starts + position)[kept],
+    }
+    # one key: safetensors writes several in random order, and bytes must not depend on chance
+    facts = {"rows": int(kept.sum()), "squares": squares}
+    return safetensors.torch.save(tensors, {"sememe": json.dumps(facts)})
+
+
+def _checked_square(
+    activation: Float[torch.Tensor, "rows width"],
+    stored: Float[torch.Tensor, "rows width"],
+    site: str,
+) -> float:
+    square = float(activation.double().pow(2).sum())
+    if np.isfinite(square) and not torch.isfinite(stored.sum()):
+        bad = ~torch.isfinite(stored)
+        if bad.any():
+            raise SememeError(
+                f"an activation of {float(activation[bad][0]):g} at {site} is too large for "
+                f"{stored.dtype}: store with --dtype bf16 or fp32"
+            )
+    if not np.isfinite(square):
+        raise SememeError(
+            f"the model computes NaN or infinity at {site}: try --model-dtype fp32, or leave out "
+            "the text that causes it"
+        )
+    return square
+
+
+def _finish(
+    out: Path,
+    names: list[str],
+    sites: Sequence[str],
+    arguments: dict[str, object],
+    rules: TokenRules,
+    model: LanguageModel,
+    corpus: Corpus,
+) -> Activations:
+    """Add up the shards' headers and write the manifest."""
+    shards: list[dict[str, Any]] = []
+    squares = dict.fromkeys(sites, 0.0)
+    for name in names:
+        try:
+            with safe_open(out / name, framework="pt") as shard:
+                header = json.loads(shard.metadata()["sememe"])
+        except SafetensorError as error:
+            raise SememeError(
+                f"{out / name} is damaged ({error}): delete it and run the same command again"
+            ) from error
+        shards.append({"file": name, "rows": header["rows"]})
+        for site in sites:
+            squares[site] += header["squares"][site]
+    rows = sum(shard["rows"] for shard in shards)
+    if not rows:
+        raise SememeError("no tokens are left after the token rules; use other text")
+    facts = {}
+    for site in sites:
+        width, mean_square = model.width(site), squares[site] / rows
+        if mean_square == 0.0:
+            raise SememeError(f"every activation at {site} is zero: nothing can be learned there")
+        facts[site] = {
+            "width": width,
+            "scale": float((width / mean_square) ** 0.5),
+            "norm_limit": rules.norm_limits[site],
+        }
+    write_manifest(
+        out,
+        "activations",
+        config=arguments,
+        made_from={
+            "model": model.hash,
+            "model_name": model.name,
+            "tokenizer": model.tokenizer.hash,
+            "corpus": corpus.hash,
+        },
+        files=names,
+        rows=rows,
+        shards=shards,
+        sites=facts,
+        rules=rules._asdict(),
+    )
+    return Activations.open(out, verify=False)
+
+
+def check_context(model: LanguageModel, config: HarvestConfig) -> None:
+    """Raise UsageError unless the model reads as far as ``config.context``."""
+    if not 2 <= config.context <= model.context:
+        raise UsageError(
+            f"context {config.context}: expected 2 to {model.context}, which is as far as "
+            f"{model.name} reads"
+        )
+
+
+def _check_space(
+    out: Path, model: LanguageModel, sites: Sequence[str], windows: Windows, dtype: str
+) -> None:
+    row_bytes = sum(model.width(site) for site in sites) * DTYPES[dtype].itemsize + 20
+    needed = int(windows.length.sum()) * row_bytes
+    present = sum(path.stat().st_size for path in out.glob("shard-*.safetensors"))
+    free = shutil.disk_usage(out).free
+    if needed - present > free:
+        raise SememeError(
+            f"{out} needs {(needed - present) / 1e6:,.1f} MB for the activations, and "
+            f"{free / 1e6:,.1f} MB are free: free some space, or ask for fewer --tokens"
+        )

@@ -1,0 +1,118 @@
+"""Read stored activations: safetensors shards in corpus order, several sites side by side.
+
+Each shard holds, for every site, a tensor of (rows, width), and for every row ``token`` (its id),
+``document``, ``position`` (its place in the model's window) and ``place`` (where it is in
+the corpus).
+"""
+
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int, Shaped
+from safetensors import safe_open
+
+from sememe.artefacts import read_manifest, verify_files
+from sememe.errors import SememeError, UsageError
+
+ROW_FACTS = ("token", "document", "position", "place")
+
+
+class Rows(NamedTuple):
+    """Consecutive rows of a store, in corpus order."""
+
+    start: int
+    """Number of the first row in the store."""
+    values: Float[torch.Tensor, "rows width"]
+    """The site's activations, raw, fp32."""
+    token: Int[torch.Tensor, " rows"]
+    document: Int[torch.Tensor, " rows"]
+    position: Int[torch.Tensor, " rows"]
+    place: Int[torch.Tensor, " rows"]
+
+
+class Activations:
+    """A finished store of activations.
+
+    Attributes:
+        path: The store's directory.
+        manifest: Provenance, token rules, and per site width, scale and norm limit.
+        sites: Names of the sites stored.
+        rows: Number of rows, each one token.
+        shard_starts: Number of the first row of each shard, then ``rows``.
+    """
+
+    def __init__(self, path: Path, *, verify: bool = True) -> None:
+        self.path = path
+        self.manifest = read_manifest(path, "activations")
+        if verify:
+            verify_files(path, self.manifest)
+        self.sites = list(self.manifest["sites"])
+        self.rows = int(self.manifest["rows"])
+        counts = [shard["rows"] for shard in self.manifest["shards"]]
+        self.shard_starts = [0, *np.cumsum(counts).tolist()]
+        self._open: dict[int, Any] = {}
+
+    @classmethod
+    def open(cls, path: Path | str, *, verify: bool = True) -> "Activations":
+        """Open the store in ``path``; SememeError names the file that is missing or altered."""
+        return cls(Path(path), verify=verify)
+
+    @property
+    def hash(self) -> str:
+        """Identifies the store's content and provenance."""
+        return str(self.manifest["hash"])
+
+    @cached_property
+    def shards(self) -> int:
+        """Number of shards."""
+        return len(self.shard_starts) - 1
+
+    def _facts(self, site: str) -> dict[str, Any]:
+        if site not in self.sites:
+            raise UsageError(f"site {site!r} is not in {self.path}: it holds {self.sites}")
+        facts: dict[str, Any] = self.manifest["sites"][site]
+        return facts
+
+    def width(self, site: str) -> int:
+        """Width of the site's activations."""
+        return int(self._facts(site)["width"])
+
+    def scale(self, site: str) -> float:
+        """What to multiply activations by so that their mean squared norm is their width."""
+        return float(self._facts(site)["scale"])
+
+    def _shard(self, number: int) -> Any:  # noqa: ANN401 - safetensors' reader has no public type
+        if number not in self._open:
+            path = self.path / self.manifest["shards"][number]["file"]
+            try:
+                self._open[number] = safe_open(path, framework="pt")
+            except (OSError, ValueError) as error:
+                raise SememeError(f"cannot read {path}: {error}") from error
+        return self._open[number]
+
+    def read(self, name: str, start: int, stop: int) -> Shaped[torch.Tensor, "rows ..."]:
+        """Return rows ``start`` to ``stop`` of a site or a row fact, in the stored dtype."""
+        parts = []
+        for number in range(self.shards):
+            low, high = self.shard_starts[number], self.shard_starts[number + 1]
+            first, last = max(start, low), min(stop, high)
+            if first < last:
+                part = self._shard(number).get_slice(name)[first - low : last - low]
+                parts.append(part)
+        if not parts:
+            raise UsageError(f"rows {start} to {stop}: {self.path} has rows 0 to {self.rows}")
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def in_order(self, site: str, chunk: int = 8192, shard: int | None = None) -> Iterator[Rows]:
+        """Yield the rows of one shard, or of all, in corpus order, ``chunk`` at a time."""
+        self._facts(site)
+        for number in range(self.shards) if shard is None else (shard,):
+            low, high = self.shard_starts[number], self.shard_starts[number + 1]
+            for start in range(low, high, chunk):
+                stop = min(start + chunk, high)
+                facts = [self.read(name, start, stop) for name in ROW_FACTS]
+                yield Rows(start, self.read(site, start, stop).float(), *facts)

@@ -1,0 +1,132 @@
+"""Shuffled batches from a store, addressable by batch number.
+
+Two levels of shuffle, both pure functions of (seed, pass): blocks of 1,024 consecutive rows are
+permuted over the whole store, then the rows of 128 such blocks at a time are permuted in memory.
+The passes follow each other without a gap, so that batch ``b`` is always rows ``b * batch`` onward
+of one endless sequence: a trainer that stops after any batch goes on from its number alone.
+"""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from jaxtyping import Float
+
+from sememe.activations.store import Activations
+from sememe.errors import UsageError
+
+BLOCK = 1024
+BUFFER_BLOCKS = 128
+SAMPLE_PASS = 2**31
+"""The pass that samples are drawn from: no training run reaches it."""
+
+
+@dataclass(frozen=True)
+class Stream:
+    """A site of a store as shuffled batches.
+
+    Every row comes once a pass; a batch spans at least ``buffer_blocks`` places in the corpus.
+    Memory: two buffers of ``buffer_blocks`` x ``block`` rows in the stored dtype.
+    """
+
+    activations: Activations
+    site: str
+    block: int = BLOCK
+    buffer_blocks: int = BUFFER_BLOCKS
+
+    @property
+    def width(self) -> int:
+        """Width of the site."""
+        return self.activations.width(self.site)
+
+    @property
+    def rows(self) -> int:
+        """Rows in one pass."""
+        return self.activations.rows
+
+    @property
+    def scale(self) -> float:
+        """What to multiply rows by so that their mean squared norm is the width."""
+        return self.activations.scale(self.site)
+
+    def steps(self, batch: int, passes: int) -> int:
+        """Number of whole batches in ``passes`` passes; UsageError if there is not one."""
+        steps = self.rows * passes // batch
+        if steps < 1:
+            raise UsageError(
+                f"batch {batch}: {passes} passes over {self.rows} rows do not fill one batch"
+            )
+        return steps
+
+    def batches(
+        self, batch: int, passes: int, seed: int, start: int = 0
+    ) -> Iterator[Float[torch.Tensor, "batch width"]]:
+        """Yield raw fp32 batches number ``start`` to the last of ``passes`` passes."""
+        remaining = self.steps(batch, passes) - start
+        first_pass, skip = divmod(start * batch, self.rows)
+        carried: list[torch.Tensor] = []
+        held = 0
+        for rows in self._shuffled(seed, range(first_pass, passes), skip):
+            carried.append(rows)
+            held += len(rows)
+            if held < batch:
+                continue
+            pool = torch.cat(carried) if len(carried) > 1 else rows
+            whole = min(held // batch, remaining)
+            for number in range(whole):
+                yield pool[number * batch : (number + 1) * batch].float()
+            remaining -= whole
+            if not remaining:
+                return
+            carried = [pool[whole * batch :]]
+            held -= whole * batch
+
+    def sample(self, rows: int, seed: int = 0) -> Float[torch.Tensor, "rows width"]:
+        """Return a fixed random sample of at most ``rows`` raw rows, fp32."""
+        pool = next(self._shuffled(seed, range(SAMPLE_PASS, SAMPLE_PASS + 1), 0))
+        return pool[:rows].float()
+
+    def _shuffled(self, seed: int, passes: range, skip: int) -> Iterator[torch.Tensor]:
+        """Yield the rows of buffer after buffer, leaving out the first ``skip`` rows."""
+        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="stream") as reader:
+            pending = None
+            for number in passes:
+                for group, blocks in enumerate(self._groups(seed, number)):
+                    size = int((blocks[:, 1] - blocks[:, 0]).sum())
+                    if skip >= size:
+                        skip -= size
+                        continue
+                    following = reader.submit(self._load, blocks, (seed, number, group + 1), skip)
+                    skip = 0
+                    if pending is not None:
+                        yield pending.result()
+                    pending = following
+            if pending is not None:
+                yield pending.result()
+
+    def _groups(self, seed: int, number: int) -> Iterator[npt.NDArray[np.int64]]:
+        """Yield the (start, stop) of the blocks that share a buffer, for one pass."""
+        starts = self.activations.shard_starts
+        blocks = np.array(
+            [
+                (low, min(low + self.block, last))
+                for first, last in pairwise(starts)
+                for low in range(first, last, self.block)
+            ]
+        )
+        order = np.random.default_rng([seed, number]).permutation(len(blocks))
+        for first in range(0, len(blocks), self.buffer_blocks):
+            yield blocks[order[first : first + self.buffer_blocks]]
+
+    def _load(
+        self, blocks: npt.NDArray[np.int64], key: tuple[int, int, int], skip: int
+    ) -> torch.Tensor:
+        rows = torch.cat(
+            [self.activations.read(self.site, low, high) for low, high in blocks.tolist()]
+        )
+        order = np.random.default_rng(key).permutation(len(rows))[skip:]
+        return rows[torch.from_numpy(order)]

@@ -1,0 +1,1 @@
+"""Everything known about a dictionary's features, one compressed page a feature."""

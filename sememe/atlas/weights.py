@@ -1,0 +1,74 @@
+"""What a feature's weights alone say: the tokens it promotes, and which features are near it."""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from sememe.kernels.compiled import Array
+from sememe.models.language_model import LanguageModel
+
+LOGITS_SHOWN = 12
+NEIGHBOURS_SHOWN = 10
+CHUNK = 512
+
+
+class Ranked(NamedTuple):
+    """For every feature a short list, strongest first."""
+
+    which: Array
+    """(features, shown) token ids or features."""
+    amount: Array
+    """(features, shown) effects or cosines."""
+
+
+def logit_effects(
+    model: LanguageModel, decoder: Float[torch.Tensor, "features width"], site: str
+) -> tuple[Ranked, Ranked] | None:
+    """Return the tokens that each unit decoder row promotes and suppresses by the direct path.
+
+    Effects are shifted so that a feature's median effect is 0 (Towards Monosemanticity); special
+    tokens are left out. None where the site's activations are not added to the residual stream as
+    they are, so that there is no direct path.
+    """
+    if not writes_to_stream(model, site):
+        return None
+    special = torch.tensor(sorted(model.tokenizer.special), dtype=torch.long)
+    lists: tuple[list[Ranked], list[Ranked]] = ([], [])
+    for rows in decoder.split(CHUNK):
+        effect = model.direct_logits(rows)[:, : model.tokenizer.vocabulary]
+        effect -= effect.median(dim=1, keepdim=True).values
+        effect[:, special[special < effect.shape[1]]] = 0.0
+        for sign, found in zip((1.0, -1.0), lists, strict=True):
+            top = (sign * effect).topk(LOGITS_SHOWN, dim=1)
+            found.append(Ranked(top.indices.numpy(), sign * top.values.numpy()))
+    promotes, suppresses = (
+        Ranked(*(np.concatenate(parts) for parts in zip(*found, strict=True))) for found in lists
+    )
+    return promotes, suppresses
+
+
+def writes_to_stream(model: LanguageModel, site: str) -> bool:
+    """Whether an activation at ``site`` is the residual stream, or is added to it unchanged.
+
+    Blocks whose output passes another norm first (Gemma's) do not count.
+    """
+    kind = site.split(".", 2)[-1]
+    if kind == "resid":
+        return True
+    normed = any("post_feedforward" in name for name, _ in model.module.named_modules())
+    return kind in ("mlp.out", "attn.out") and not normed
+
+
+def neighbours(decoder: Float[torch.Tensor, "features width"]) -> Ranked:
+    """Return each feature's nearest others by cosine of unit decoder rows, exactly."""
+    shown = min(NEIGHBOURS_SHOWN, len(decoder) - 1)
+    found = []
+    for start in range(0, len(decoder), CHUNK):
+        cosine = decoder[start : start + CHUNK] @ decoder.T
+        own = torch.arange(len(cosine))
+        cosine[own, own + start] = -torch.inf
+        top = cosine.topk(shown, dim=1)
+        found.append(Ranked(top.indices.numpy(), top.values.numpy()))
+    return Ranked(*(np.concatenate(parts) for parts in zip(*found, strict=True)))

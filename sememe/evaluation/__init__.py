@@ -1,0 +1,1 @@
+"""How good a dictionary is, on text that it was not trained on."""

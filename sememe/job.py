@@ -1,0 +1,231 @@
+"""The main job: corpus, harvest, train, evaluate, describe, in one resumable run directory."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from sememe.activations.harvest import check_context, harvest
+from sememe.activations.rules import HarvestConfig, TokenRules
+from sememe.activations.store import Activations
+from sememe.activations.stream import Stream
+from sememe.artefacts import is_finished, lock, read_json, write_json
+from sememe.atlas.describe import describe
+from sememe.atlas.store import Atlas
+from sememe.corpora.build import build_corpus
+from sememe.corpora.corpus import Corpus
+from sememe.dictionaries.dictionary import Dictionary
+from sememe.errors import SememeError
+from sememe.evaluation.evaluate import Report, evaluate
+from sememe.models.language_model import LanguageModel
+from sememe.models.load import load_model
+from sememe.progress import Progress
+from sememe.training.config import TrainConfig
+from sememe.training.loop import train
+
+SECONDS = "seconds.json"
+
+
+@dataclass(frozen=True)
+class Run:
+    """The places of a run's artefacts in its directory."""
+
+    path: Path
+
+    @property
+    def corpus(self) -> Path:
+        """Documents as token ids."""
+        return self.path / "corpus"
+
+    @property
+    def activations(self) -> Path:
+        """Activations of the training documents."""
+        return self.path / "activations"
+
+    @property
+    def held_out(self) -> Path:
+        """Activations of the held-out documents."""
+        return self.path / "activations-held-out"
+
+    @property
+    def dictionary(self) -> Path:
+        """The trained dictionary."""
+        return self.path / "dictionary"
+
+    @property
+    def report(self) -> Path:
+        """Figures on held-out text."""
+        return self.path / "report.json"
+
+    @property
+    def atlas(self) -> Path:
+        """Every feature's page."""
+        return self.path / "atlas"
+
+    def load_model(self, progress: Progress | None = None) -> LanguageModel:
+        """Load the model that the run's activations came from."""
+        manifest = Activations.open(self.held_out, verify=False).manifest
+        return load_model(
+            manifest["made_from"]["model_name"],
+            dtype=manifest["config"]["model_dtype"],
+            accept_terms=True,  # whoever made the run has accepted them
+            progress=progress,
+        )
+
+
+@dataclass(frozen=True)
+class MapConfig:
+    """What the main job is asked for."""
+
+    model: str
+    """A packaged model's name, a directory, or a hub id."""
+    site: str | None = None
+    """Where to read the model; by default the residual stream after its middle layer."""
+    tokens: int = 1_000_000
+    """Tokens of text, held-out ones included."""
+    text: tuple[str, ...] = ()
+    """Labels of sources, or paths of your own text; by default the default set of sources."""
+    seed: int = 0
+    """Of the choice of text, the first weights and the order of training."""
+    model_dtype: Literal["auto", "fp32", "bf16"] = "auto"
+    """What the model computes in; auto is bf16 where the processor is made for it."""
+    accept_terms: bool = False
+    """Accept the terms of a model that has them (Gemma)."""
+    harvest: HarvestConfig = field(default_factory=HarvestConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+
+def middle_site(model: LanguageModel) -> str:
+    """Return the residual stream after the model's middle layer."""
+    layers = [site.name for site in model.sites() if site.name.endswith(".resid")]
+    if not layers:
+        raise SememeError(
+            f"{model.name} has no named layers: choose a --site from `sememe sites {model.name}`"
+        )
+    return layers[max(0, len(layers) // 2 - 1)]
+
+
+def provenance(activations: Activations) -> dict[str, Any]:
+    """Return what a dictionary trained on these activations was made from."""
+    return {
+        **activations.manifest["made_from"],
+        "activations": activations.hash,
+        "rules": activations.manifest["rules"],
+        "context": activations.manifest["config"]["context"],
+    }
+
+
+def map_model(config: MapConfig, out: Path, *, progress: Progress | None = None) -> dict[str, Any]:
+    """Run every stage into ``out`` and return the headline figures.
+
+    Called again with the same arguments it goes on where it was, and returns at once when done.
+    Each stage refuses what was made with other arguments: SememeError names both values.
+    """
+    progress = progress or Progress()
+    begun = time.perf_counter()
+    model = load_model(
+        config.model, dtype=config.model_dtype, accept_terms=config.accept_terms, progress=progress
+    )
+    site = config.site or middle_site(model)
+    model.site(site)
+    check_context(model, config.harvest)
+    run = Run(out)
+    done_before = is_finished(run.atlas)
+    clock = _Clock(out / SECONDS)
+    lock(out)
+    clock.counting = not done_before
+    clock.add("load", time.perf_counter() - begun)
+    with clock("corpus"):
+        corpus = build_corpus(
+            run.corpus,
+            model.tokenizer,
+            tokens=config.tokens,
+            sources=list(config.text) or None,
+            seed=config.seed,
+            progress=progress,
+        )
+    with clock("harvest"):
+        stored = harvest(
+            model, corpus, [site], run.activations, config=config.harvest, progress=progress
+        )
+        held_out = harvest(
+            model,
+            corpus,
+            [site],
+            run.held_out,
+            held_out=True,
+            config=config.harvest,
+            rules=TokenRules.of(stored),
+            progress=progress,
+        )
+    with clock("train"):
+        dictionary = train(
+            Stream(stored, site),
+            config.train,
+            run.dictionary,
+            site=site,
+            made_from=provenance(stored),
+            progress=progress,
+        )
+    with clock("evaluate"):
+        report = evaluate(model, dictionary, held_out, corpus, run.report, progress=progress)
+    with clock("describe"):
+        atlas = describe(model, dictionary, stored, corpus, run.atlas, progress=progress)
+    if done_before:
+        progress.say(f"{out} was done already")
+    return headline(run, report, atlas)
+
+
+def headline(run: Run, report: Report, atlas: Atlas) -> dict[str, Any]:
+    """Return the figures that `sememe map --json` prints."""
+    return {
+        "model": report["model"],
+        "site": report["site"],
+        "features": atlas.features,
+        "tokens": atlas.manifest["tokens"],
+        "fvu": report["fvu"],
+        "l0": report["l0"],
+        "alive": atlas.manifest["alive"] / atlas.features,
+        "loss_recovered_zero": report["loss_recovered_zero"],
+        "loss_recovered_mean": report["loss_recovered_mean"],
+        "seconds": read_json(run.path / SECONDS),
+        "out": str(run.path),
+    }
+
+
+def open_run(path: Path) -> tuple[Run, Dictionary, Activations, Activations, Corpus]:
+    """Open what `map`, or its stages one by one, left in ``path``."""
+    run = Run(path)
+    return (
+        run,
+        Dictionary.load(run.dictionary),
+        Activations.open(run.activations),
+        Activations.open(run.held_out),
+        Corpus.open(run.corpus),
+    )
+
+
+class _Clock:
+    """Adds up the seconds of each stage over every run of the same command."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.counting = True
+        self.before: dict[str, float] = read_json(path) if path.exists() else {}
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        begun = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.add(stage, time.perf_counter() - begun)
+
+    def add(self, stage: str, seconds: float) -> None:
+        """Add ``seconds`` to what ``stage`` has taken so far, unless the run was done before."""
+        if not self.counting:
+            return
+        self.before[stage] = round(self.before.get(stage, 0.0) + seconds, 2)
+        write_json(self.path, self.before)

@@ -1,0 +1,86 @@
+"""Sparse encode and decode that gradients flow through, touching active entries alone."""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from sememe.kernels.choice import kernels_for
+from sememe.kernels.code import Code
+
+
+def encode_topk(
+    x: Float[Tensor, "rows width"],
+    W_enc: Float[Tensor, "features width"],
+    bias: Float[Tensor, " features"],
+    k: int,
+) -> Code:
+    """Return the ``k`` largest positive entries of ``x W_enc^T + bias`` in every row.
+
+    Gradients reach ``W_enc`` and ``bias``, only through entries that are there. They also reach
+    ``x`` where it asks for them.
+    """
+    indices, values = _EncodeTopK.apply(x, W_enc, bias, k)  # type: ignore[no-untyped-call]
+    return Code(indices, values)
+
+
+def decode(code: Code, W: Float[Tensor, "features width"]) -> Float[Tensor, "rows width"]:
+    """Return the sum of the active rows of ``W``; gradients reach the values and ``W``."""
+    out: Tensor = _Decode.apply(code.indices, code.values, W)  # type: ignore[no-untyped-call]
+    return out
+
+
+class _EncodeTopK(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,  # noqa: ANN401
+        x: Float[Tensor, "rows width"],
+        W_enc: Float[Tensor, "features width"],
+        bias: Float[Tensor, " features"],
+        k: int,
+    ) -> tuple[Int[Tensor, "rows k"], Float[Tensor, "rows k"]]:
+        code = kernels_for(x).encode_topk(x, W_enc, bias, k)
+        ctx.save_for_backward(x, W_enc, *code)
+        ctx.mark_non_differentiable(code.indices)
+        return code.indices, code.values
+
+    @staticmethod
+    def backward(
+        ctx: Any,  # noqa: ANN401
+        _: Tensor,
+        gradient: Float[Tensor, "rows k"],
+    ) -> tuple[Tensor | None, Tensor, Tensor, None]:
+        x, W_enc, indices, values = ctx.saved_tensors
+        gradient = gradient * (values != 0)
+        kernels = kernels_for(x)
+        weight, bias = kernels.weight_gradient(indices, gradient, x, W_enc.shape[0])
+        to_x = kernels.decode(indices, gradient, W_enc) if ctx.needs_input_grad[0] else None
+        return to_x, weight, bias, None
+
+
+class _Decode(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,  # noqa: ANN401
+        indices: Int[Tensor, "rows k"],
+        values: Float[Tensor, "rows k"],
+        W: Float[Tensor, "features width"],
+    ) -> Float[Tensor, "rows width"]:
+        ctx.save_for_backward(indices, values, W)
+        out: Tensor = kernels_for(W).decode(indices, values, W)
+        return out
+
+    @staticmethod
+    def backward(
+        ctx: Any,  # noqa: ANN401
+        gradient: Float[Tensor, "rows width"],
+    ) -> tuple[None, Tensor | None, Tensor | None]:
+        indices, values, W = ctx.saved_tensors
+        kernels = kernels_for(W)
+        to_values = to_W = None
+        if ctx.needs_input_grad[1]:
+            to_values = kernels.code_gradient(indices, values, W, gradient)
+        if ctx.needs_input_grad[2]:
+            to_W = kernels.weight_gradient(indices, values, gradient, W.shape[0])[0]
+        return None, to_values, to_W

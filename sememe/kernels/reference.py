@@ -1,0 +1,112 @@
+"""Every kernel in plain torch: the definition the others are held to, and what runs without numba.
+
+Axis names: rows (activations), width (of an activation), features, k (entries of a code).
+Each works on any device and floating dtype. Rows are taken in chunks so that no buffer of rows x k
+x width is ever made whole.
+"""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from sememe.kernels.code import Code
+
+CHUNK = 512
+
+
+def encode_topk(
+    x: Float[Tensor, "rows width"],
+    W_enc: Float[Tensor, "features width"],
+    bias: Float[Tensor, " features"],
+    k: int,
+) -> Code:
+    """Return the ``k`` largest positive entries of ``x W_enc^T + bias`` in every row.
+
+    Entries come largest first; equal values come by ascending feature, and the lower features win
+    when not all of them fit. Rows with fewer than ``k`` positive scores end with entries (0, 0).
+    """
+    codes = [_topk_of(part @ W_enc.T + bias, k) for part in x.split(CHUNK)]
+    return Code(torch.cat([c.indices for c in codes]), torch.cat([c.values for c in codes]))
+
+
+def _topk_of(scores: Float[Tensor, "rows features"], k: int) -> Code:
+    ordered = scores.clamp_min(0).sort(dim=1, descending=True, stable=True)
+    values = ordered.values[:, :k].contiguous()
+    indices = ordered.indices[:, :k].where(values != 0, 0).to(torch.int32)
+    return Code(indices, values)
+
+
+def decode(
+    indices: Int[Tensor, "rows k"],
+    values: Float[Tensor, "rows k"],
+    W: Float[Tensor, "features width"],
+) -> Float[Tensor, "rows width"]:
+    """Return, for every row, the sum of the rows of ``W`` at ``indices`` weighted by ``values``."""
+    parts = [
+        torch.einsum("rk,rkw->rw", v, W[i.long()])
+        for i, v in zip(indices.split(CHUNK), values.split(CHUNK), strict=True)
+    ]
+    return torch.cat(parts)
+
+
+def code_gradient(
+    indices: Int[Tensor, "rows k"],
+    values: Float[Tensor, "rows k"],
+    W: Float[Tensor, "features width"],
+    gradient: Float[Tensor, "rows width"],
+) -> Float[Tensor, "rows k"]:
+    """Return ``gradient . W[index]`` for every entry, 0 where there is no entry."""
+    parts = [
+        torch.einsum("rw,rkw->rk", g, W[i.long()])
+        for i, g in zip(indices.split(CHUNK), gradient.split(CHUNK), strict=True)
+    ]
+    return torch.cat(parts) * (values != 0)
+
+
+def weight_gradient(
+    indices: Int[Tensor, "rows k"],
+    coefficients: Float[Tensor, "rows k"],
+    x: Float[Tensor, "rows width"],
+    features: int,
+) -> tuple[Float[Tensor, "features width"], Float[Tensor, " features"]]:
+    """Return for every feature the sum of coefficient x row over its entries, and of coefficients.
+
+    The first is the gradient of a weight matrix, the second that of a bias.
+    """
+    weight = x.new_zeros(features, x.shape[1])
+    for i, c, part in zip(
+        indices.split(CHUNK), coefficients.split(CHUNK), x.split(CHUNK), strict=True
+    ):
+        for entry in range(i.shape[1]):
+            weight.index_add_(0, i[:, entry].long(), c[:, entry, None] * part)
+    bias = x.new_zeros(features)
+    bias.index_add_(0, indices.flatten().long(), coefficients.flatten())
+    return weight, bias
+
+
+def adam_rows(
+    parameter: Float[Tensor, "features width"],
+    gradient: Float[Tensor, "features width"],
+    first: Float[Tensor, "features width"],
+    second: Float[Tensor, "features width"],
+    *,
+    step: int,
+    learning_rate: float,
+    betas: tuple[float, float],
+    epsilon: float,
+    unit_rows: bool,
+) -> None:
+    """One step of Adam on ``parameter`` and its moments, in place.
+
+    With ``unit_rows`` the part of the gradient along each row is taken away first, and rows are
+    scaled back to norm 1 after the step. ``step`` counts from 1.
+    """
+    if unit_rows:
+        along = (gradient * parameter).sum(1, keepdim=True)
+        gradient = gradient - along * parameter
+    first.mul_(betas[0]).add_(gradient, alpha=1 - betas[0])
+    second.mul_(betas[1]).addcmul_(gradient, gradient, value=1 - betas[1])
+    scale = (second / (1 - betas[1] ** step)).sqrt_().add_(epsilon)
+    parameter.addcdiv_(first, scale, value=-learning_rate / (1 - betas[0] ** step))
+    if unit_rows:
+        parameter.div_(parameter.norm(dim=1, keepdim=True))

@@ -1,0 +1,157 @@
+"""A language model with its tokenizer, its sites, and the way from its stream to the logits."""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from sememe.models.sites import (
+    Site,
+    SiteInfo,
+    find_module,
+    first_tensor,
+    layout_of,
+    named_sites,
+    resolve,
+)
+from sememe.models.tokenizer import Tokenizer
+
+# Axis names: batch = documents or windows, time = tokens, width = the residual stream's,
+# vocab = token ids, n = directions.
+
+
+class LanguageModel:
+    """A frozen decoder-only model: it is read and intervened on, never trained."""
+
+    name: str
+    """How the user named it."""
+    module: PreTrainedModel
+    """The transformers model, in eval mode and without gradients for its weights."""
+    tokenizer: Tokenizer
+    hash: str
+    """The xxh3 of its weights and configuration."""
+    dtype: str
+    """``fp32`` or ``bf16``: what it computes in."""
+    context: int
+    """The most tokens that it can read at once."""
+    vocabulary: int
+    """How many logits it gives a token."""
+    device: torch.device
+
+    def __init__(
+        self, name: str, module: PreTrainedModel, tokenizer: Tokenizer, *, hash: str
+    ) -> None:
+        self.name = name
+        self.module = module.eval().requires_grad_(False)
+        self.tokenizer = tokenizer
+        self.hash = hash
+        self.dtype = "bf16" if module.dtype == torch.bfloat16 else "fp32"
+        config = module.config.get_text_config()
+        self.context = int(getattr(config, "max_position_embeddings", 0) or 2048)
+        self.vocabulary = int(config.vocab_size)
+        self.device = module.device
+        self._sites: dict[str, Site] = {}
+
+    def site(self, name: str) -> Site:
+        """Return the place that ``name`` stands for; UsageError if there is none."""
+        if name not in self._sites:
+            self._sites[name] = resolve(self.module, name, model_name=self.name)
+        return self._sites[name]
+
+    def width(self, site: str) -> int:
+        """Return how many numbers an activation at ``site`` has."""
+        return _widths(self.module, [self.site(site)])[site]
+
+    def sites(self) -> list[SiteInfo]:
+        """Return every site with its width.
+
+        For an architecture without named sites these are the modules that give a tensor of
+        (batch, time, width), and ``logits``.
+        """
+        found = named_sites(self.module)
+        if layout_of(self.module) is None:
+            modules = [path for path, _ in self.module.named_modules() if path]
+            found = [Site(f"module:{path}", path) for path in modules] + found
+        widths = _widths(self.module, found)
+        return [SiteInfo(site.name, widths[site.name]) for site in found if site.name in widths]
+
+    def logits(
+        self, ids: Int[Tensor, "batch time"], *, grad: bool = False
+    ) -> Float[Tensor, "batch time vocab"]:
+        """Return the logits of the next token at every place of right-padded rows.
+
+        With ``grad``, gradients flow to whatever was put in by ``replaced``.
+        """
+        with torch.set_grad_enabled(grad):
+            output = self.module(input_ids=ids.to(self.device), use_cache=False)
+        logits: Tensor = output.logits
+        return logits
+
+    def direct_logits(self, directions: Float[Tensor, "n width"]) -> Float[Tensor, "n vocab"]:
+        r"""Return what directions of the residual stream add to the logits by the direct path.
+
+        $$(g \odot (d - \bar d)) \cdot W_U$$ with $W_U$ the unembedding, $g$ the final norm's
+        weight, and the mean taken off where that norm takes it off (LayerNorm). The division by
+        the size of the whole stream, which scales all logits of a token alike, is left out, and so
+        are a bias and a soft cap or scale after the unembedding.
+        """
+        head = self.module.get_output_embeddings()
+        weight: Tensor = head.weight
+        scale, centred = _norm_scale(self._final_norm())
+        directions = directions.to(self.device, torch.float32)
+        if centred:
+            directions = directions - directions.mean(-1, keepdim=True)
+        return (directions * scale) @ weight.float().T
+
+    def _final_norm(self) -> nn.Module | None:
+        layout = layout_of(self.module)
+        return find_module(self.module, layout.norm) if layout else None
+
+
+def _norm_scale(norm: nn.Module | None) -> tuple[Tensor | float, bool]:
+    """Return the weight that a norm multiplies by, and whether it takes the mean off.
+
+    Gemma's norms multiply by one plus their parameter; which of the two a norm does is seen from
+    what it makes of a constant vector, so that a new architecture needs no entry here.
+    """
+    weight = getattr(norm, "weight", None)
+    if norm is None or not isinstance(weight, Tensor):
+        return 1.0, isinstance(norm, nn.LayerNorm)
+    if isinstance(norm, nn.LayerNorm):
+        return weight.float(), True
+    with torch.no_grad():
+        seen = norm(torch.full_like(weight, 64.0)).float()
+    plain, offset = weight.float(), 1.0 + weight.float()
+    return (plain if (seen - plain).norm() <= (seen - offset).norm() else offset), False
+
+
+def _widths(module: PreTrainedModel, sites: list[Site]) -> dict[str, int]:
+    """Return the widths of the ``sites`` that give a vector for every token; reads one token."""
+    widths: dict[str, int] = {}
+
+    def note(site: Site, value: object) -> None:
+        tensor = first_tensor(value)
+        if tensor is not None and tensor.ndim == 3 and tensor.shape[:2] == (1, 1):
+            widths.setdefault(site.name, tensor.shape[2])
+
+    handles = []
+    for site in sites:
+        target = module.get_submodule(site.path)
+        if site.side == "in":
+            handles.append(
+                target.register_forward_pre_hook(lambda _m, args, site=site: note(site, args))
+            )
+        else:
+            handles.append(
+                target.register_forward_hook(lambda _m, _a, output, site=site: note(site, output))
+            )
+    try:
+        with torch.no_grad():
+            module(
+                input_ids=torch.zeros((1, 1), dtype=torch.long, device=module.device),
+                use_cache=False,
+            )
+    finally:
+        for handle in handles:
+            handle.remove()
+    return widths

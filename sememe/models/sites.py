@@ -1,0 +1,219 @@
+"""Sites: names of places in a model, and the modules they stand for.
+
+``layers.N.resid`` is the output of layer N: the residual stream after it. ``layers.N.attn.out`` and
+``layers.N.mlp.out`` are the outputs of its attention and MLP blocks, before any norm that follows
+them. ``layers.N.mlp.hidden`` is what the MLP's last projection reads; in a gated MLP this is the
+product of gate and value. ``logits`` is the output of the unembedding. ``module:PATH`` is the
+output of any module, and ``module:PATH:in`` its first input.
+"""
+
+import difflib
+import re
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from sememe.errors import UsageError
+
+_LAYER_SITE = re.compile(r"layers\.(\d+)\.(.+)")
+
+
+@dataclass(frozen=True)
+class Site:
+    """A place in a model: one side of one module."""
+
+    name: str
+    """How users write it, such as ``layers.14.resid``."""
+    path: str
+    """The module's path inside the model."""
+    side: str = "out"
+    """``out`` for what the module returns (its first element), ``in`` for its first input."""
+
+
+class SiteInfo(NamedTuple):
+    """A site and how many numbers an activation at it has."""
+
+    name: str
+    width: int
+
+
+class Layout(NamedTuple):
+    """Where a family of architectures keeps its parts."""
+
+    layers: str
+    """Path of the list of layers."""
+    attention: str
+    """Path of the attention block inside a layer."""
+    mlp: str
+    """Path of the MLP block inside a layer."""
+    down: str
+    """Path of the MLP's last projection inside a layer."""
+    norm: str
+    """Path of the norm before the unembedding."""
+
+
+LAYOUTS = {
+    "Llama, Gemma, Qwen, Mistral": Layout(
+        "model.layers", "self_attn", "mlp", "mlp.down_proj", "model.norm"
+    ),
+    "the text part of a model with images": Layout(
+        "model.language_model.layers",
+        "self_attn",
+        "mlp",
+        "mlp.down_proj",
+        "model.language_model.norm",
+    ),
+    "GPT-2": Layout("transformer.h", "attn", "mlp", "mlp.c_proj", "transformer.ln_f"),
+    "GPT-NeoX": Layout(
+        "gpt_neox.layers", "attention", "mlp", "mlp.dense_4h_to_h", "gpt_neox.final_layer_norm"
+    ),
+}
+"""Each architecture family that has named sites; the first that fits a model's modules is used."""
+
+
+def find_module(model: nn.Module, path: str) -> nn.Module | None:
+    """Return the module at ``path``, or None."""
+    try:
+        return model.get_submodule(path)
+    except AttributeError:
+        return None
+
+
+def layout_of(model: PreTrainedModel) -> Layout | None:
+    """Return the layout that fits ``model``; None for an architecture that has no named sites.
+
+    A layout fits when its layers and final norm exist, and some layer has its attention block and
+    its MLP; the MLP's last projection may be missing (experts have no single hidden layer).
+    """
+    for layout in LAYOUTS.values():
+        layers = find_module(model, layout.layers)
+        if (
+            isinstance(layers, nn.ModuleList)
+            and len(layers)
+            and find_module(model, layout.norm) is not None
+            and any(
+                find_module(layer, layout.attention) is not None
+                and find_module(layer, layout.mlp) is not None
+                for layer in layers
+            )
+        ):
+            return layout
+    return None
+
+
+def layer_count(model: PreTrainedModel) -> int:
+    """Return how many layers have named sites; 0 for an architecture without them."""
+    layout = layout_of(model)
+    return len(_layers(model, layout)) if layout else 0
+
+
+def _layers(model: PreTrainedModel, layout: Layout) -> list[nn.Module]:
+    layers = model.get_submodule(layout.layers)
+    assert isinstance(layers, nn.ModuleList)
+    return list(layers)
+
+
+def _parts(layout: Layout) -> dict[str, tuple[str, str]]:
+    """Return the path inside a layer and the side of each kind of site."""
+    return {
+        "resid": ("", "out"),
+        "mlp.hidden": (layout.down, "in"),
+        "mlp.out": (layout.mlp, "out"),
+        "attn.out": (layout.attention, "out"),
+    }
+
+
+def resolve(model: PreTrainedModel, name: str, *, model_name: str = "the model") -> Site:
+    """Return the site called ``name``.
+
+    Raises UsageError when there is no such site, saying what there is.
+    """
+    if name.startswith("module:"):
+        return _module_site(model, name, model_name)
+    if name == "logits":
+        head = model.get_output_embeddings()
+        for path, module in model.named_modules():
+            if module is head:
+                return Site(name, path)
+        raise UsageError(f"site 'logits': {model_name} has no unembedding")
+    layout = layout_of(model)
+    if layout is None:
+        raise UsageError(
+            f"site {name!r}: {model_name} ({model.config.model_type}) is of an architecture "
+            "without named sites; write module:PATH, with a path of " + _examples(_paths(model))
+        )
+    layers = _layers(model, layout)
+    parts = _parts(layout)
+    match = _LAYER_SITE.fullmatch(name)
+    if match is None or match[2] not in parts:
+        known = [site.name for site in named_sites(model)]
+        close = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
+        raise UsageError(
+            f"unknown site {name!r}: "
+            + (f"did you mean {' or '.join(close)}? " if close else "")
+            + f"{model_name} has layers.N.{{{','.join(parts)}}} with N from 0 to "
+            f"{len(layers) - 1}, logits, and module:PATH for any module"
+        )
+    index = int(match[1])
+    if index >= len(layers):
+        raise UsageError(
+            f"site {name!r}: {model_name} has {len(layers)} layers, numbered 0 to {len(layers) - 1}"
+        )
+    inside, side = parts[match[2]]
+    if inside and find_module(layers[index], inside) is None:
+        children = ", ".join(child for child, _ in layers[index].named_children())
+        raise UsageError(
+            f"site {name!r}: layer {index} of {model_name} ({model.config.model_type}) has no "
+            f"{inside}, so it lacks this site; its parts are {children}. Write "
+            f"module:{layout.layers}.{index}.PART for one of them"
+        )
+    path = f"{layout.layers}.{index}" + (f".{inside}" if inside else "")
+    return Site(name, path, side)
+
+
+def _module_site(model: PreTrainedModel, name: str, model_name: str) -> Site:
+    path, side = name.removeprefix("module:"), "out"
+    if path.endswith(":in"):
+        path, side = path.removesuffix(":in"), "in"
+    if not path or find_module(model, path) is None:
+        known = _paths(model)
+        close = difflib.get_close_matches(path, known, n=3, cutoff=0.6)
+        raise UsageError(
+            f"site {name!r}: {model_name} has no module {path!r}; "
+            + (f"did you mean {' or '.join(close)}?" if close else f"it has {_examples(known)}")
+        )
+    return Site(name, path, side)
+
+
+def _paths(model: nn.Module) -> list[str]:
+    return [path for path, _ in model.named_modules() if path]
+
+
+def _examples(names: list[str]) -> str:
+    return ", ".join(names[:8]) + (f", ... ({len(names)} in all)" if len(names) > 8 else "")
+
+
+def named_sites(model: PreTrainedModel) -> list[Site]:
+    """Return the sites that have names of their own, layer by layer, then ``logits``."""
+    layout = layout_of(model)
+    found: list[Site] = []
+    if layout is not None:
+        for index, layer in enumerate(_layers(model, layout)):
+            for kind, (inside, side) in _parts(layout).items():
+                if inside and find_module(layer, inside) is None:
+                    continue
+                path = f"{layout.layers}.{index}" + (f".{inside}" if inside else "")
+                found.append(Site(f"layers.{index}.{kind}", path, side))
+    if model.get_output_embeddings() is not None:
+        found.append(resolve(model, "logits"))
+    return found
+
+
+def first_tensor(value: object) -> torch.Tensor | None:
+    """Return the tensor among a hook's arguments or results: the value or its first element."""
+    if isinstance(value, tuple | list) and value:
+        value = value[0]
+    return value if isinstance(value, torch.Tensor) else None

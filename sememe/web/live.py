@@ -1,0 +1,62 @@
+"""The model behind the prompt page: loaded at the first prompt, then kept."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from jaxtyping import Float
+
+from sememe.activations.rules import TokenRules
+from sememe.dictionaries.dictionary import Dictionary
+from sememe.errors import UsageError
+from sememe.models.language_model import LanguageModel
+from sememe.models.reading import read
+from sememe.web.prompt import MAX_TOKENS, PromptToken
+
+
+@dataclass
+class LivePrompt:
+    """Answers a prompt with the features of each of its tokens, by the dictionary's own rules.
+
+    A text longer than the windows of the training text is read window by window, as that was.
+    """
+
+    load: Callable[[], LanguageModel]
+    """Loads the model that the dictionary was made for."""
+    dictionary: Dictionary
+    rules: TokenRules
+    window: int
+    """Tokens that the model read at once when the dictionary was trained."""
+
+    @cached_property
+    def model(self) -> LanguageModel:
+        """The model, loaded when first asked for."""
+        model = self.load()
+        self.dictionary.check_fits(model_hash=model.hash)
+        return model
+
+    def __call__(self, text: str) -> Sequence[PromptToken]:
+        """Return the tokens of ``text`` with their features; UsageError if it is too long."""
+        ids = self.model.tokenizer.encode(text)
+        if not 0 < len(ids) <= MAX_TOKENS:
+            raise UsageError(f"text is {len(ids)} tokens long: expected 1 to {MAX_TOKENS}")
+        site = self.dictionary.config.reads[0]
+        parts = [ids[start : start + self.window] for start in range(0, len(ids), self.window)]
+        rows = torch.cat([self._read(part, site) for part in parts])
+        kept = self.rules.keep(torch.tensor(ids), {site: rows})
+        with torch.no_grad():
+            code = self.dictionary.encode(rows)
+        tokens = []
+        for place, token in enumerate(ids):
+            pairs = zip(code.indices[place].tolist(), code.values[place].tolist(), strict=True)
+            features = [(feature, value) for feature, value in pairs if value > 0]
+            keep = bool(kept[place])
+            tokens.append(PromptToken(token, features if keep else [], excluded=not keep))
+        return tokens
+
+    def _read(self, ids: list[int], site: str) -> Float[torch.Tensor, "tokens width"]:
+        bos = self.model.tokenizer.bos
+        given = ids if bos is None else [bos, *ids]
+        rows = read(self.model, torch.tensor([given]), [site])[site][0].float()
+        return rows[len(given) - len(ids) :]

@@ -1,0 +1,50 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from sememe.activations.store import Activations
+from sememe.errors import SememeError, UsageError
+from tests.activations.stores import SITE, make_store
+
+
+def test_rows_come_back_across_shards(tmp_path: Path) -> None:
+    values = torch.randn(100, 4)
+    store = make_store(tmp_path, values, [30, 50, 20])
+    assert torch.equal(store.read(SITE, 25, 85), values[25:85])
+    assert torch.equal(store.read("place", 29, 81), torch.arange(29, 81))
+    rebuilt = torch.cat([rows.values for rows in store.in_order(SITE, chunk=7)])
+    assert torch.equal(rebuilt, values)
+    starts = [rows.start for rows in store.in_order(SITE, chunk=30)]
+    assert starts == [0, 30, 60, 80]
+
+
+def test_an_altered_byte_is_found_and_its_file_named(tmp_path: Path) -> None:
+    make_store(tmp_path, torch.randn(100, 4), [50, 50])
+    path = tmp_path / "shard-00001.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(SememeError, match=r"shard-00001\.safetensors has checksum"):
+        Activations.open(tmp_path)
+
+
+def test_a_truncated_and_a_missing_file_are_named(tmp_path: Path) -> None:
+    make_store(tmp_path, torch.randn(100, 4), [50, 50])
+    path = tmp_path / "shard-00000.safetensors"
+    path.write_bytes(path.read_bytes()[:-10])
+    with pytest.raises(SememeError, match=r"shard-00000\.safetensors has \d+ bytes"):
+        Activations.open(tmp_path)
+    path.unlink()
+    with pytest.raises(SememeError, match=r"shard-00000\.safetensors is missing"):
+        Activations.open(tmp_path)
+
+
+def test_wrong_requests_name_what_is_there(tmp_path: Path) -> None:
+    store = make_store(tmp_path, torch.randn(10, 4), [10])
+    with pytest.raises(UsageError, match=r"layers\.9\.resid.*layers\.0\.resid"):
+        store.scale("layers.9.resid")
+    with pytest.raises(UsageError, match=r"rows 20 to 30.*rows 0 to 10"):
+        store.read(SITE, 20, 30)
+    with pytest.raises(SememeError, match="does not exist"):
+        Activations.open(tmp_path / "nowhere")

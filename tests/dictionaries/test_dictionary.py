@@ -1,0 +1,183 @@
+"""Errors of the dictionary, pieces of the objective, and initialisation."""
+
+import json
+
+import pytest
+import torch
+
+from sememe.dictionaries import Code, Dictionary, DictionaryConfig, ReLU, TopK
+from sememe.dictionaries.initialisation import INITIALISATIONS, geometric_median
+from sememe.dictionaries.nonlinearities import from_json
+from sememe.dictionaries.objectives import Step, auxk, l1, reconstruction, unexplained
+from sememe.errors import SememeError, UsageError
+
+SITE = ("layers.3.resid",)
+
+
+def config(**changes):
+    settings = {
+        "reads": SITE,
+        "writes": SITE,
+        "width": 4,
+        "features": 10,
+        "nonlinearity": TopK(3),
+        **changes,
+    }
+    return DictionaryConfig(**settings)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"width": 0}, "width is 0"),
+        ({"features": -2}, "features is -2"),
+        ({"nonlinearity": TopK(11)}, "k is 11; expected 1 to 10"),
+        ({"nonlinearity": TopK(0)}, "k is 0"),
+        ({"centre": "left"}, "centre is 'left'"),
+        ({"writes": ("layers.4.resid",)}, "layers.4.resid"),
+    ],
+)
+def test_impossible_configs_are_refused_naming_the_value(changes, said):
+    with pytest.raises(UsageError, match=said):
+        config(**changes)
+
+
+def test_an_unknown_kind_is_refused_naming_those_there_are():
+    with pytest.raises(UsageError, match="'step' is unknown; expected one of topk, relu"):
+        from_json({"kind": "step"})
+
+
+def test_activations_of_another_width_are_refused_with_both_widths():
+    with pytest.raises(UsageError, match=r"width 5 .* width 4 .*layers\.3\.resid"):
+        Dictionary(config()).encode(torch.zeros(2, 5))
+
+
+def test_another_model_site_or_width_is_refused_with_both_values(tmp_path):
+    Dictionary(config()).save(tmp_path, made_from={"model": "aaa"})
+    dictionary = Dictionary.load(tmp_path)
+    dictionary.check_fits(model_hash="aaa", site="layers.3.resid", width=4)
+    for asked, said in [
+        ({"model_hash": "bbb"}, "model aaa, but model bbb"),
+        ({"site": "layers.9.resid"}, r"site layers\.3\.resid, but site layers\.9\.resid"),
+        ({"width": 8}, "width 4, but width 8"),
+    ]:
+        with pytest.raises(UsageError, match=said):
+            dictionary.check_fits(**asked)
+
+
+def test_altered_weights_are_refused_naming_the_file(tmp_path):
+    Dictionary(config()).save(tmp_path, made_from={})
+    weights = tmp_path / "dictionary.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(data)
+    with pytest.raises(SememeError, match=r"dictionary\.safetensors has checksum"):
+        Dictionary.load(tmp_path)
+    weights.write_bytes(data[:-3])
+    with pytest.raises(SememeError, match="truncated"):
+        Dictionary.load(tmp_path)
+
+
+def test_an_unfinished_directory_is_refused(tmp_path):
+    with pytest.raises(SememeError, match="unfinished"):
+        Dictionary.load(tmp_path)
+
+
+def test_config_json_is_readable(tmp_path):
+    Dictionary(config(nonlinearity=ReLU())).save(tmp_path, made_from={})
+    found = json.loads((tmp_path / "config.json").read_text())
+    assert found["nonlinearity"] == {"kind": "relu"}
+    assert found["reads"] == ["layers.3.resid"]
+
+
+def test_scale_of_the_terms():
+    """Inputs of mean squared norm = width: predicting zero costs the width."""
+    x = torch.randn(20_000, 16, generator=torch.Generator().manual_seed(0))
+    assert float(reconstruction(x, torch.zeros_like(x))) == pytest.approx(16, rel=0.02)
+    assert float(unexplained(x, torch.zeros_like(x))) == pytest.approx(16, rel=1e-3)
+    assert float(unexplained(x, x)) == 0
+    assert float(unexplained(torch.ones(5, 3), torch.zeros(5, 3))) == 0
+
+
+def test_l1_weighs_values_by_decoder_norms_dense_and_sparse():
+    dense = torch.tensor([[0.0, 2, 1], [3, 0, 0]])
+    norms = torch.tensor([1.0, 10, 100])
+    code = Code(torch.tensor([[1, 2], [0, 0]]), torch.tensor([[2.0, 1], [3, 0]]))
+    assert float(l1(dense, norms)) == float(l1(code, norms)) == (20 + 100 + 3) / 2
+
+
+def auxk_step():
+    torch.manual_seed(0)
+    dictionary = Dictionary(config(width=8, features=10))
+    with torch.no_grad():
+        for parameter in dictionary.parameters():
+            parameter.copy_(torch.randn(parameter.shape))
+        dictionary.b_enc += 3
+    x = torch.randn(30, 8)
+    activity = dictionary.activate(x)
+    return Step(x, activity, dictionary.rebuild(activity), dictionary, torch.tensor([2, 7]))
+
+
+def test_auxk_teaches_dead_features_alone():
+    step = auxk_step()
+    auxk(step).backward()
+    dictionary = step.dictionary
+    alive = [i for i in range(10) if i not in (2, 7)]
+    for weights in (dictionary.W_enc.grad, dictionary.W_dec.grad, dictionary.b_enc.grad[:, None]):
+        assert (weights[[2, 7]] != 0).all()
+        assert not weights[alive].any()
+    assert dictionary.b_dec.grad is None
+
+
+def test_auxk_does_not_count_the_decoder_bias_again():
+    """Moving the bias and the input together leaves the dead features' task as it was."""
+    step = auxk_step()
+    moved = torch.full((8,), 5.0)
+    with torch.no_grad():
+        step.dictionary.b_dec.add_(moved)
+    shifted = step._replace(x=step.x + moved, rebuilt=step.rebuilt + moved)
+    with torch.no_grad():
+        step.dictionary.b_dec.sub_(moved)
+        before = float(auxk(step))
+        step.dictionary.b_dec.add_(moved)
+        assert float(auxk(shifted)) == pytest.approx(before, rel=1e-4)
+
+
+def test_auxk_without_dead_features_is_zero():
+    assert float(auxk(auxk_step()._replace(dead=torch.tensor([], dtype=torch.int64)))) == 0
+
+
+@pytest.mark.parametrize("name", sorted(INITIALISATIONS))
+def test_first_rows_are_unit_distinct_and_seeded(name):
+    sample = torch.randn(50, 16, generator=torch.Generator().manual_seed(1))
+    make = INITIALISATIONS[name]
+    rows = make(200, sample, torch.Generator().manual_seed(2))
+    again = make(200, sample, torch.Generator().manual_seed(2))
+    other = make(200, sample, torch.Generator().manual_seed(3))
+    assert torch.equal(rows, again)
+    assert not torch.equal(rows, other)
+    torch.testing.assert_close(rows.norm(dim=1), torch.ones(200))
+    assert float((rows @ rows.T).fill_diagonal_(0).max()) < 1
+
+
+def test_data_rows_point_at_activations():
+    sample = 3 * torch.eye(16)[:4]
+    rows = INITIALISATIONS["data"](20, sample, torch.Generator().manual_seed(2))
+    assert float((rows @ sample.T / 3).max(1).values.min()) > 0.99
+
+
+def test_geometric_median_is_not_moved_by_far_outliers():
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(2000, 6, generator=generator) + 2
+    x[:20] = 1e4
+    assert float((geometric_median(x) - 2).norm()) < 0.3
+    assert float((x.mean(0) - 2).norm()) > 100
+
+
+def test_geometric_median_minimises_the_summed_distance():
+    x = torch.randn(300, 3, generator=torch.Generator().manual_seed(0)).exp()
+    point = geometric_median(x)
+    least = (x - point).norm(dim=1).sum()
+    for direction in torch.eye(3):
+        for size in (-0.05, 0.05):
+            assert (x - point - size * direction).norm(dim=1).sum() > least

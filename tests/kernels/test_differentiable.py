@@ -1,0 +1,59 @@
+"""Gradients through sparse encode and decode against dense autograd in float64."""
+
+import pytest
+import torch
+
+from sememe.kernels import decode, encode_topk
+
+ROWS, WIDTH, FEATURES, K = 37, 12, 60, 9
+
+
+def tensors(dtype):
+    generator = torch.Generator().manual_seed(3)
+    draws = {
+        "x": torch.randn(ROWS, WIDTH, generator=generator),
+        "W_enc": torch.randn(FEATURES, WIDTH, generator=generator),
+        "bias": torch.randn(FEATURES, generator=generator) - 6,  # rows with fewer than K entries
+        "W_dec": torch.randn(FEATURES, WIDTH, generator=generator),
+    }
+    return {name: t.to(dtype).requires_grad_() for name, t in draws.items()}
+
+
+def loss_of(values, rebuilt, x):
+    return (rebuilt - x.detach()).square().sum() + 0.7 * values.sum()
+
+
+def dense_twin():
+    """TopK then ReLU on all the scores, then dense products, by autograd in float64."""
+    t = tensors(torch.float64)
+    scores = t["x"] @ t["W_enc"].T + t["bias"]
+    top = scores.topk(K, dim=1)
+    features = torch.zeros_like(scores).scatter(1, top.indices, top.values.relu())
+    loss = loss_of(features, features @ t["W_dec"], t["x"])
+    loss.backward()
+    return loss, {name: tensor.grad for name, tensor in t.items()}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_every_gradient_agrees_with_the_dense_twin(dtype):
+    expected_loss, expected = dense_twin()
+    t = tensors(dtype)
+    code = encode_topk(t["x"], t["W_enc"], t["bias"], K)
+    loss = loss_of(code.values, decode(code, t["W_dec"]), t["x"])
+    loss.backward()
+    tolerance = {"atol": 2e-4, "rtol": 2e-4} if dtype == torch.float32 else {}
+    torch.testing.assert_close(loss.double(), expected_loss, **tolerance)
+    for name, gradient in expected.items():
+        torch.testing.assert_close(t[name].grad.double(), gradient, msg=name, **tolerance)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_entries_that_relu_zeroed_get_no_gradient(dtype):
+    x = torch.ones(4, 3, dtype=dtype)
+    W = torch.zeros(6, 3, dtype=dtype, requires_grad=True)
+    bias = torch.tensor([1.0, -1, -2, 2, -3, -4], dtype=dtype, requires_grad=True)
+    code = encode_topk(x, W, bias, 5)
+    assert (code.values > 0).sum(1).tolist() == [2] * 4
+    code.values.sum().backward()
+    assert bias.grad.tolist() == [4, 0, 0, 4, 0, 0]
+    assert W.grad.abs().sum(1).tolist() == [12, 0, 0, 12, 0, 0]

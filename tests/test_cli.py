@@ -1,0 +1,140 @@
+import json
+import re
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sememe import cli, commands
+from sememe.training.config import TrainConfig
+from tests.prose import prose
+
+
+def failed(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
+    """Return the exit status and standard error of a command that must fail, in one line."""
+    with pytest.raises(SystemExit) as caught:
+        cli.main(arguments)
+    output = capsys.readouterr()
+    assert output.out == ""
+    told = [line for line in output.err.splitlines() if line.startswith("sememe: ")]
+    assert len(told) == 1, output.err
+    assert isinstance(caught.value.code, int)
+    return caught.value.code, told[0]
+
+
+def test_help_needs_neither_torch_nor_transformers() -> None:
+    code = (
+        "import sys\n"
+        "from sememe import cli\n"
+        "try:\n    cli.main(['--help'])\nexcept SystemExit as end:\n    assert end.code == 0\n"
+        "heavy = {'torch', 'transformers', 'numba', 'numpy', 'starlette'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    for command in commands.COMMANDS:
+        assert command in done.stdout
+
+
+def test_training_dials_default_to_the_trainers_own() -> None:
+    assert commands.Map(model="m").training() == TrainConfig()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["map", "smollm3"], "smollm3"),
+        (["map", "TINY", "--k", "50000"], "k is 50000, larger than features"),
+        (["map", "TINY", "--features", "0"], "features is 0"),
+        (["map", "TINY", "--passes", "0"], "passes is 0"),
+        (["map", "TINY", "--tokens", "0"], "tokens=0"),
+        (["map", "TINY", "--site", "layers.99.resid"], "layers.99.resid"),
+        (["map", "TINY", "--site", "layers.0.router"], "layers.0.router"),
+        (["map", "TINY", "--text", "moby-dock"], "moby-dock"),
+        (["map", "TINY", "--context", "100000"], "context 100000"),
+        (["map", "gemma3-270m"], "--accept-terms"),
+        (["corpus"], "--out DIR is needed"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_status_2(
+    arguments: list[str],
+    named: str,
+    tiny_directory: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    words = [str(tiny_directory) if word == "TINY" else word for word in arguments]
+    if words[0] == "map":
+        words += ["--out", str(tmp_path / "run")]
+        words += [] if "--context" in words else ["--context", "64"]
+    status, line = failed(words, capsys)
+    assert status == 2
+    assert named in line
+
+
+def test_a_wrong_argument_leaves_nothing_that_a_right_one_trips_over(
+    tiny_directory: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    words = ["map", str(tiny_directory), "--out", str(out)]
+    failed([*words, "--site", "layers.99.resid"], capsys)
+    failed([*words, "--context", "100000"], capsys)
+    assert not out.exists()
+    words += ["--context", "32"]
+    failed([*words, "--text", "moby-dock"], capsys)
+    failed([*words, "--k", "0"], capsys)
+    (tmp_path / "binary.txt").write_bytes(b"a\0b")
+    failed([*words, "--text", str(tmp_path / "binary.txt")], capsys)
+    text = prose(tmp_path / "text", documents=40)
+    right = [*words, "--text", str(text), "--tokens", "3000", "--features", "64", "--k", "4"]
+    failed([*right, "--context", "100000"], capsys)
+    assert (
+        "do not fill one batch"
+        in failed([*right, "--context", "32", "--batch", "90000"], capsys)[1]
+    )
+    cli.main([*right, "--batch", "128", "--context", "32", "--json"])
+    assert json.loads(capsys.readouterr().out)["features"] == 64
+
+
+@pytest.mark.parametrize("command", ["evaluate", "describe", "serve"])
+def test_a_directory_that_is_no_run_fails_with_status_1(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, line = failed([command, str(tmp_path / "nowhere")], capsys)
+    assert status == 1
+    assert "nowhere" in line
+
+
+def test_sites_lists_names_and_widths(
+    tiny_directory: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cli.main(["sites", str(tiny_directory), "--json"])
+    sites = {row["site"]: row["width"] for row in json.loads(capsys.readouterr().out)["sites"]}
+    assert sites["layers.2.resid"] == 32
+    assert sites["layers.0.mlp.hidden"] == 96
+    assert sites["logits"] == 512
+
+
+def test_every_source_is_listed_with_its_licence(capsys: pytest.CaptureFixture[str]) -> None:
+    cli.main(["corpus", "--list", "--json"])
+    rows = json.loads(capsys.readouterr().out)["sources"]
+    assert len(rows) > 15
+    assert all(row["licence"] for row in rows)
+    assert any(row["synthetic"] for row in rows)
+
+
+def test_a_port_in_use_is_one_line(small_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        status, line = failed(["serve", str(small_run), "--port", str(port)], capsys)
+    assert status == 1
+    assert re.search(rf"127\.0\.0\.1:{port} .*--port", line)
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    cli.main(["--version"])
+    assert capsys.readouterr().out == "sememe 0.1.0\n"
