@@ -112,7 +112,7 @@ def fingerprint(value: object) -> str:
     return xxhash.xxh3_128_hexdigest(text.encode())
 
 
-def clear_partial(directory: Path) -> None:
+def _clear_partial(directory: Path) -> None:
     """Remove temporary files that a killed writer left in ``directory``."""
     for partial in directory.glob(".*.partial*"):
         partial.unlink(missing_ok=True)
@@ -224,7 +224,8 @@ _locks: dict[Path, int] = {}
 def lock(directory: Path) -> None:
     """Make ``directory`` and keep other processes from writing to it until this one ends.
 
-    Raises SememeError when another process is at work there, or it cannot be made.
+    Removes what a killed writer left half-written in it. Raises SememeError when another process is
+    at work there, or it cannot be made.
     """
     key = directory.resolve()
     if key in _locks:
@@ -242,6 +243,7 @@ def lock(directory: Path) -> None:
             f"another sememe is at work in {directory}: wait for it, or give another --out"
         ) from None
     _locks[key] = descriptor
+    _clear_partial(directory)
 
 
 def refuse_unfit(what: str, pairs: Mapping[str, tuple[object, object]]) -> None:
@@ -257,10 +259,9 @@ def refuse_unfit(what: str, pairs: Mapping[str, tuple[object, object]]) -> None:
 def begin(directory: Path, arguments: Mapping[str, object]) -> None:
     """Claim ``directory`` for one set of arguments, or go on in it if they are the same.
 
-    Removes what a killed writer left half-written. SememeError names the argument that differs.
+    SememeError names the argument that differs.
     """
     lock(directory)
-    clear_partial(directory)
     path = directory / "begun.json"
     wanted = json.loads(json.dumps(arguments))
     if path.exists():

@@ -52,6 +52,22 @@ def killed_in(stage: str, arguments: list[str], delay: float) -> bool:
     return child.returncode == -signal.SIGKILL
 
 
+def test_a_half_written_file_anywhere_in_a_run_is_removed_by_the_next(
+    tmp_path: Path, tiny_directory: Path, small_run: Path
+) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(small_run, out)
+    for artefact in (out / "atlas", out / "dictionary"):
+        shutil.rmtree(artefact)
+        artefact.mkdir()
+    halves = [out, out / "atlas", out / "dictionary"]
+    for directory in halves:
+        (directory / ".seconds.json.1.partial").write_bytes(b"{")
+    map_model(small_job(tiny_directory, small_run.parent / "text"), out)
+    assert not [path for path in out.rglob("*") if "partial" in path.name]
+    assert sorted(contents(out)) == sorted(contents(small_run))
+
+
 @pytest.mark.slow
 def test_kill_9_in_every_stage_changes_no_byte(
     tmp_path: Path, tiny_directory: Path, small_run: Path

@@ -31,7 +31,7 @@ class HarvestConfig:
     """Of the store; auto is fp16 unless the activations are too large for it, then bf16."""
     sink_multiple: float = 10.0
     """Tokens whose norm is beyond this multiple of the site's median norm are left out."""
-    batch_tokens: int = 2048
+    batch_tokens: int = 4096
     """Tokens in one forward pass."""
     shard_rows: int = 65_536
     """Tokens in one file of the store, at most."""

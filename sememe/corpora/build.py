@@ -8,7 +8,6 @@ import numpy as np
 from safetensors.numpy import save
 
 from sememe.artefacts import (
-    clear_partial,
     disk_error,
     is_finished,
     lock,
@@ -137,8 +136,6 @@ def build_corpus(
 def _clear(out: Path) -> None:
     """Remove what an unfinished run left in ``out``."""
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        clear_partial(out)
         for path in [*out.glob("tokens-[0-9]*.safetensors"), out / DOCUMENTS]:
             path.unlink(missing_ok=True)
     except OSError as error:

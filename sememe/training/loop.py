@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sememe.artefacts import clear_partial, fingerprint, is_finished, lock, refuse_other
+from sememe.artefacts import fingerprint, is_finished, lock, refuse_other
 from sememe.dictionaries.config import DictionaryConfig
 from sememe.dictionaries.dictionary import Dictionary
 from sememe.dictionaries.initialisation import INITIALISATIONS, geometric_median
@@ -79,7 +79,6 @@ def train(
         refuse_other(out, run_key, found.manifest["run"])
         return found
     lock(out)
-    clear_partial(out)
     if stream.rows < 1:
         raise UsageError("there are no activations to train on (0 rows): harvest more text")
     steps = stream.steps(config.batch, config.passes)
