@@ -229,6 +229,7 @@ def lock(directory: Path) -> None:
     """
     key = directory.resolve()
     if key in _locks:
+        _clear_partial(directory)
         return
     try:
         directory.mkdir(parents=True, exist_ok=True)

@@ -124,7 +124,7 @@ def test_another_job_in_the_same_place_is_refused(
 ) -> None:
     harvest(tiny_llama, corpus, SITES, tmp_path, config=CONFIG)
     other = HarvestConfig(context=32, dtype="fp32")
-    with pytest.raises(SememeError, match=r"batch_tokens=512.*batch_tokens=2048"):
+    with pytest.raises(SememeError, match=r"batch_tokens=512.*batch_tokens=4096"):
         harvest(tiny_llama, corpus, SITES, tmp_path, config=other)
 
 

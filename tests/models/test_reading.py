@@ -149,7 +149,7 @@ def test_right_padding_does_not_reach_what_is_before_it(model: LanguageModel) ->
         alone = read(model, ids[row : row + 1, :length], names)
         for name in names:
             torch.testing.assert_close(
-                together[name][row, :length], alone[name][0], rtol=1e-5, atol=1e-5
+                together[name][row, :length], alone[name][0], rtol=1e-4, atol=1e-4
             )
 
 
