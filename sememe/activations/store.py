@@ -108,7 +108,10 @@ class Activations:
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def in_order(self, site: str, chunk: int = 8192, shard: int | None = None) -> Iterator[Rows]:
-        """Yield the rows of one shard, or of all, in corpus order, ``chunk`` at a time."""
+        """Yield the rows of one shard, or of all, in corpus order, ``chunk`` at a time.
+
+        A shard that has been passed is closed, so that its pages leave memory.
+        """
         self._facts(site)
         for number in range(self.shards) if shard is None else (shard,):
             low, high = self.shard_starts[number], self.shard_starts[number + 1]
@@ -116,3 +119,4 @@ class Activations:
                 stop = min(start + chunk, high)
                 facts = [self.read(name, start, stop) for name in ROW_FACTS]
                 yield Rows(start, self.read(site, start, stop).float(), *facts)
+            self._open.pop(number, None)

@@ -12,6 +12,7 @@ from sememe.models.language_model import LanguageModel
 LOGITS_SHOWN = 12
 NEIGHBOURS_SHOWN = 10
 CHUNK = 512
+LOGIT_CHUNK = 64
 
 
 class Ranked(NamedTuple):
@@ -36,7 +37,7 @@ def logit_effects(
         return None
     special = torch.tensor(sorted(model.tokenizer.special), dtype=torch.long)
     lists: tuple[list[Ranked], list[Ranked]] = ([], [])
-    for rows in decoder.split(CHUNK):
+    for rows in decoder.split(LOGIT_CHUNK):
         effect = model.direct_logits(rows)[:, : model.tokenizer.vocabulary]
         effect -= effect.median(dim=1, keepdim=True).values
         effect[:, special[special < effect.shape[1]]] = 0.0
