@@ -6,7 +6,7 @@ Heavy imports stay inside ``__call__``, so that ``sememe --help`` answers at onc
 import json
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -21,43 +21,53 @@ if TYPE_CHECKING:
 LISTED = ("label", "default", "megabytes", "licence", "covers")
 """Columns of the table of sources that fit a terminal; --json has them all."""
 ModelDtype = Literal["auto", "fp32", "bf16"]
+Recipe = Literal[
+    "sememe",
+    "towards_monosemanticity",
+    "april_update",
+    "january_2025",
+    "openai_topk",
+    "gated",
+    "jumprelu",
+    "batchtopk",
+    "matryoshka",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Training:
     """Dials of training that several commands share."""
 
+    recipe: Recipe = "sememe"
+    """Way to train: ours, or a published one."""
     features: int = 9216
     """Number of features."""
-    kind: Literal["topk", "relu"] = "topk"
-    """topk: k features a token; relu: an L1 penalty decides how many."""
-    k: int = 32
-    """Features active on one token (topk)."""
-    l1: float = 5.0
-    """Weight of the L1 penalty (relu)."""
+    k: int | None = None
+    """Features active on one token, for recipes with a budget; by default 32."""
+    sparsity: float | None = None
+    """Weight of the penalty that keeps features few, for recipes without a budget."""
     passes: int = 4
     """Times to go over the activations."""
-    batch: int = 2048
-    """Tokens a training step."""
+    batch: int | None = None
+    """Tokens a training step; by default the recipe's."""
     learning_rate: float | None = None
-    """Learning rate after warm-up; by default the best of short runs, less for many features."""
+    """Learning rate after warm-up; by default the recipe's."""
     seed: int = 0
     """Of the choice of text, the first weights and the order of training."""
 
     def training(self) -> "TrainConfig":
         """Return the configuration of the trainer."""
-        from sememe.training.config import TrainConfig
+        from sememe.training import recipes
 
-        return TrainConfig(
+        made = recipes.make(
+            self.recipe,
             features=self.features,
-            kind=self.kind,
             k=self.k,
-            l1=self.l1,
+            sparsity=self.sparsity,
             passes=self.passes,
-            batch=self.batch,
-            learning_rate=self.learning_rate,
-            seed=self.seed,
         )
+        own = {"batch": self.batch, "learning_rate": self.learning_rate}
+        return replace(made, seed=self.seed, **{n: v for n, v in own.items() if v is not None})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -246,8 +256,12 @@ class Train(_Training):
     """Directory of the store."""
     out: Path
     """Directory of the dictionary."""
-    site: str | None = None
-    """Which site of the store; by default its only one."""
+    reads: tuple[str, ...] = ()
+    """Sites to encode; by default the store's only one. Several make a crosscoder."""
+    writes: tuple[str, ...] = ()
+    """Sites to reconstruct; by default those read. Another one makes a transcoder."""
+    skip: bool = False
+    """Let a matrix pass the input to the output beside the features (transcoders)."""
     json: bool = False
     """Print JSON."""
 
@@ -258,15 +272,17 @@ class Train(_Training):
         from sememe.training.loop import train
 
         stored = Activations.open(self.activations)
-        if self.site is None and len(stored.sites) > 1:
-            raise UsageError(f"--site is needed: {self.activations} holds {stored.sites}")
-        site = self.site or stored.sites[0]
+        if not self.reads and len(stored.sites) > 1:
+            raise UsageError(f"--reads is needed: {self.activations} holds {stored.sites}")
+        reads = self.reads or tuple(stored.sites)
+        writes = self.writes or reads
         with terminal_progress() as progress:
             dictionary = train(
-                Stream(stored, site),
-                self.training(),
+                Stream(stored, tuple(dict.fromkeys((*reads, *writes)))),
+                replace(self.training(), skip=self.skip),
                 self.out,
-                site=site,
+                reads=reads,
+                writes=writes,
                 made_from=provenance(stored),
                 progress=progress,
             )

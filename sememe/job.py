@@ -162,10 +162,9 @@ def map_model(config: MapConfig, out: Path, *, progress: Progress | None = None)
         )
     with clock("train"):
         dictionary = train(
-            Stream(stored, site),
+            Stream(stored, (site,)),
             config.train,
             run.dictionary,
-            site=site,
             made_from=provenance(stored),
             progress=progress,
         )

@@ -27,21 +27,21 @@ SAMPLE_PASS = 2**31
 
 @dataclass(frozen=True)
 class Stream:
-    """A site of a store as shuffled batches.
+    """One site of a store, or several side by side, as shuffled batches.
 
     Every row comes once a pass; a batch spans at least ``buffer_blocks`` places in the corpus.
     Memory: two buffers of ``buffer_blocks`` x ``block`` rows in the stored dtype.
     """
 
     activations: Activations
-    site: str
+    sites: tuple[str, ...]
     block: int = BLOCK
     buffer_blocks: int = BUFFER_BLOCKS
 
     @property
-    def width(self) -> int:
-        """Width of the site."""
-        return self.activations.width(self.site)
+    def widths(self) -> tuple[int, ...]:
+        """Width of each site."""
+        return tuple(self.activations.width(site) for site in self.sites)
 
     @property
     def rows(self) -> int:
@@ -49,9 +49,9 @@ class Stream:
         return self.activations.rows
 
     @property
-    def scale(self) -> float:
-        """What to multiply rows by so that their mean squared norm is the width."""
-        return self.activations.scale(self.site)
+    def scales(self) -> tuple[float, ...]:
+        """What to multiply each site by so that its mean squared norm is its width."""
+        return tuple(self.activations.scale(site) for site in self.sites)
 
     def steps(self, batch: int, passes: int) -> int:
         """Number of whole batches in ``passes`` passes; UsageError if there is not one."""
@@ -90,6 +90,17 @@ class Stream:
         pool = next(self._shuffled(seed, range(SAMPLE_PASS, SAMPLE_PASS + 1), 0))
         return pool[:rows].float()
 
+    def first_not_finite(self) -> str:
+        """Return the shard and row of the first NaN or infinite value; empty if there is none."""
+        for number, (low, high) in enumerate(pairwise(self.activations.shard_starts)):
+            for site in self.sites:
+                rows = self.activations.read(site, low, high)
+                bad = (~torch.isfinite(rows).all(dim=1)).nonzero()
+                if len(bad):
+                    shard = self.activations.manifest["shards"][number]["file"]
+                    return f"{self.activations.path / shard}, row {int(bad[0])}, site {site}"
+        return ""
+
     def _shuffled(self, seed: int, passes: range, skip: int) -> Iterator[torch.Tensor]:
         """Yield the rows of buffer after buffer, leaving out the first ``skip`` rows."""
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="stream") as reader:
@@ -125,8 +136,10 @@ class Stream:
     def _load(
         self, blocks: npt.NDArray[np.int64], key: tuple[int, int, int], skip: int
     ) -> torch.Tensor:
-        rows = torch.cat(
-            [self.activations.read(self.site, low, high) for low, high in blocks.tolist()]
-        )
+        columns = [
+            torch.cat([self.activations.read(site, low, high) for low, high in blocks.tolist()])
+            for site in self.sites
+        ]
+        rows = columns[0] if len(columns) == 1 else torch.cat(columns, dim=1)
         order = np.random.default_rng(key).permutation(len(rows))[skip:]
         return rows[torch.from_numpy(order)]

@@ -1,6 +1,6 @@
 """The dictionary: encoder, decoder, biases and scale, and their directory on disk."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from sememe.artefacts import read_json, read_manifest, verify_files, write_bytes, write_json
 from sememe.artefacts import write_manifest as finish
 from sememe.dictionaries.config import DictionaryConfig
-from sememe.dictionaries.nonlinearities import Activity
+from sememe.dictionaries.nonlinearities import Activity, Encoder, Nonlinearity
 from sememe.errors import SememeError, UsageError
 from sememe.kernels import Code, decode
 
@@ -22,79 +22,150 @@ KIND = "dictionary"
 
 
 class Folded(NamedTuple):
-    """Weights for raw activations: f = nonlinearity(W_enc x + b_enc), x^ = f W_dec + b_dec."""
+    """Weights for raw activations: f = nonlinearity(W_enc x + b_enc), x^ = f W_dec + b_dec (+ skip).
+
+    The nonlinearity's extras stay as they are: codes do not change.
+    """
 
     W_enc: Float[Tensor, "features width"]
-    W_dec: Float[Tensor, "features width"]
+    W_dec: Float[Tensor, "features write_width"]
     b_enc: Float[Tensor, " features"]
-    b_dec: Float[Tensor, " width"]
+    b_dec: Float[Tensor, " write_width"]
+    W_skip: Float[Tensor, "write_width width"] | None = None
 
 
 class Dictionary(nn.Module):
     """Writes an activation as a sparse sum of feature directions.
 
-    With s the scale, sigma the nonlinearity, and c = b_dec (centre ``tied``) or 0 (``none``)::
+    With s_r and s_w the scales of the sites read and written, sigma the nonlinearity, and
+    c = b_dec (centre ``tied``) or 0 (``none``)::
 
-        f  = sigma(W_enc (s x - c) + b_enc)
-        x^ = (sum_i f_i W_dec[i] + b_dec) / s
+        f  = sigma(W_enc (s_r x - c) + b_enc)
+        x^ = (sum_i f_i W_dec[i] + b_dec + W_skip s_r x) / s_w
 
-    Both matrices are (features, width); rows of W_dec have norm 1. ``encode``, ``decode`` and
-    ``forward`` take and give raw activations; values of a code are in scaled units.
+    W_enc is (features, width), W_dec (features, write_width) with rows of norm 1; W_skip is there
+    for skip transcoders only. ``encode``, ``decode`` and ``forward`` take and give raw activations,
+    several sites side by side; values of a code are in scaled units.
     """
 
-    def __init__(self, config: DictionaryConfig, scale: float = 1.0) -> None:
+    def __init__(
+        self,
+        config: DictionaryConfig,
+        read_scales: Sequence[float] = (),
+        write_scales: Sequence[float] = (),
+    ) -> None:
         super().__init__()
         self.config = config
-        shape = (config.features, config.width)
-        self.W_enc = nn.Parameter(torch.zeros(shape))
-        self.W_dec = nn.Parameter(torch.zeros(shape))
-        self.b_enc = nn.Parameter(torch.zeros(config.features))
-        self.b_dec = nn.Parameter(torch.zeros(config.width))
-        self.register_buffer("scale", torch.tensor(scale, dtype=torch.float32))
-        self.scale: Tensor
+        features, width, write_width = config.features, config.width, config.write_width
+        self.W_enc = nn.Parameter(torch.zeros(features, width))
+        self.W_dec = nn.Parameter(torch.zeros(features, write_width))
+        self.b_enc = nn.Parameter(torch.zeros(features))
+        self.b_dec = nn.Parameter(torch.zeros(write_width))
+        if config.skip:
+            self.W_skip = nn.Parameter(torch.zeros(write_width, width))
+        self.learnt = nn.ParameterDict(config.nonlinearity.parameters(features))
+        self.estimates = nn.Module()
+        for name, value in config.nonlinearity.estimates().items():
+            self.estimates.register_buffer(name, value)
+        self.register_buffer("read_scale", _columns(read_scales, config.read_widths))
+        self.register_buffer("write_scale", _columns(write_scales, config.write_widths))
+        self.read_scale: Tensor
+        """What each column of an input is multiplied by: its site's scale."""
+        self.write_scale: Tensor
+        """What each column of a reconstruction is divided by: its site's scale."""
         self.manifest: dict[str, Any] = {}
         """The manifest it was loaded or saved with; empty before."""
 
     def encode(self, x: Float[Tensor, "rows width"]) -> Code:
         """Return the code of raw activations, largest value first in every row."""
         self._check_width(x)
-        centred = self.centred(x * self.scale)
-        return self.config.nonlinearity.encode(centred, self.W_enc, self.b_enc)
+        centred = self.centred(x * self.read_scale)
+        return self.config.nonlinearity.encode(centred, self.encoder())
 
-    def decode(self, code: Code) -> Float[Tensor, "rows width"]:
-        """Return the raw activations that a code stands for."""
-        return (decode(code, self.W_dec) + self.b_dec) / self.scale
+    def decode(self, code: Code) -> Float[Tensor, "rows write_width"]:
+        """Return the raw activations that a code stands for, without the skip."""
+        return (decode(code, self.W_dec) + self.b_dec) / self.write_scale
 
-    def forward(self, x: Float[Tensor, "rows width"]) -> Float[Tensor, "rows width"]:
-        """Return the reconstruction of raw activations."""
-        return self.decode(self.encode(x))
+    def forward(self, x: Float[Tensor, "rows width"]) -> Float[Tensor, "rows write_width"]:
+        """Return the reconstruction from raw activations."""
+        rebuilt = self.decode(self.encode(x))
+        if not self.config.skip:
+            return rebuilt
+        return rebuilt + (x * self.read_scale) @ self.W_skip.T / self.write_scale
+
+    def encoder(self) -> Encoder:
+        """Return what the nonlinearity works with."""
+        extra = {**dict(self.learnt.items()), **dict(self.estimates.named_buffers())}
+        return Encoder(self.W_enc, self.b_enc, extra)
 
     def centred(self, x: Float[Tensor, "rows width"]) -> Float[Tensor, "rows width"]:
         """Return scaled inputs as the encoder sees them."""
         return x - self.b_dec if self.config.centre == "tied" else x
 
-    def activate(self, x: Float[Tensor, "rows width"]) -> Activity:
-        """Return the differentiable feature values of scaled inputs, for training."""
-        return self.config.nonlinearity.forward(self.centred(x), self.W_enc, self.b_enc)
+    def activate(
+        self, x: Float[Tensor, "rows width"], nonlinearity: Nonlinearity | None = None
+    ) -> Activity:
+        """Return the differentiable features of scaled inputs, for training.
 
-    def rebuild(self, activity: Activity) -> Float[Tensor, "rows width"]:
-        """Return the scaled reconstruction from feature values, for training."""
-        if isinstance(activity, Code):
-            return decode(activity, self.W_dec) + self.b_dec
-        return torch.addmm(self.b_dec, activity, self.W_dec)
+        ``nonlinearity`` stands in for the dictionary's own where that changes while training.
+        """
+        chosen = nonlinearity or self.config.nonlinearity
+        return chosen.forward(self.centred(x), self.encoder())
+
+    def base(self, x: Float[Tensor, "rows width"]) -> Float[Tensor, "..."]:
+        """Return the scaled reconstruction without any feature: the bias, and the skip."""
+        return self.b_dec + x @ self.W_skip.T if self.config.skip else self.b_dec
+
+    def rebuild(
+        self, activity: Activity, x: Float[Tensor, "rows width"]
+    ) -> Float[Tensor, "rows write_width"]:
+        """Return the scaled reconstruction from features and scaled inputs, for training."""
+        values = activity.values
+        if isinstance(values, Code):
+            return decode(values, self.W_dec, activity.present) + self.base(x)
+        return values @ self.W_dec + self.base(x)
+
+    def decoder_norms(self) -> Float[Tensor, " features"]:
+        """Return the norm of every decoder row, summed over the sites written."""
+        parts = self.W_dec.split(list(self.config.write_widths), dim=1)
+        return torch.stack([part.norm(dim=1) for part in parts]).sum(0)
+
+    @torch.no_grad()
+    def unit_rows(self) -> None:
+        """Scale decoder rows to norm 1 and the encoder to match; reconstructions stay the same.
+
+        SememeError for a kind whose choice of features depends on the norms.
+        """
+        if not self.config.nonlinearity.scales:
+            raise SememeError(
+                f"{self.config.nonlinearity.kind} chooses features by their values, so that the "
+                "norms of decoder rows cannot move to the encoder: train with unit rows"
+            )
+        norms = self.W_dec.norm(dim=1).clamp_min(1e-12)
+        self.W_dec.div_(norms[:, None])
+        self.W_enc.mul_(norms[:, None])
+        self.b_enc.mul_(norms)
+        for name, value in self.config.nonlinearity.stretch(self.learnt, norms).items():
+            self.learnt[name].copy_(value)
 
     def fold(self) -> Folded:
-        """Return weights with the scale and the centre folded in; codes stay the same."""
+        """Return weights with the scales and the centre folded in; codes stay the same."""
         with torch.no_grad():
             moved = self.W_enc @ self.b_dec if self.config.centre == "tied" else 0.0
+            skip = None
+            if self.config.skip:
+                skip = self.W_skip * self.read_scale / self.write_scale[:, None]
             return Folded(
-                W_enc=self.W_enc * self.scale,
-                W_dec=self.W_dec / self.scale,
+                W_enc=self.W_enc * self.read_scale,
+                W_dec=self.W_dec / self.write_scale,
                 b_enc=self.b_enc - moved,
-                b_dec=self.b_dec / self.scale,
+                b_dec=self.b_dec / self.write_scale,
+                W_skip=skip,
             )
 
-    def directions(self, features: Int[Tensor, " n"] | None = None) -> Float[Tensor, "n width"]:
+    def directions(
+        self, features: Int[Tensor, " n"] | None = None
+    ) -> Float[Tensor, "n write_width"]:
         """Return decoder rows (of ``features``, or all), detached."""
         rows = self.W_dec.detach()
         return rows if features is None else rows[features]
@@ -158,5 +229,12 @@ class Dictionary(nn.Module):
         if x.shape[-1] != self.config.width:
             raise UsageError(
                 f"activations of width {x.shape[-1]} were given to a dictionary of width "
-                f"{self.config.width} (site {self.config.reads[0]}): read the site it was made for"
+                f"{self.config.width} (site {', '.join(self.config.reads)}): read what it was made "
+                "for"
             )
+
+
+def _columns(scales: Sequence[float], widths: Sequence[int]) -> Float[Tensor, " width"]:
+    """Return each site's scale for each of its columns; 1 where none are given."""
+    known = torch.tensor(list(scales) or [1.0] * len(widths), dtype=torch.float32)
+    return known.repeat_interleave(torch.tensor(widths))

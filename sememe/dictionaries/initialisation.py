@@ -9,29 +9,48 @@ from torch.nn.functional import normalize
 
 
 def random_rows(
-    features: int, sample: Float[Tensor, "rows width"], generator: Generator
-) -> Float[Tensor, "features width"]:
-    """Return unit rows in uniformly random directions; only the sample's width is used."""
-    rows = torch.randn(features, sample.shape[1], generator=generator)
-    return normalize(rows, dim=1)
+    features: int,
+    read: Float[Tensor, "rows width"],
+    written: Float[Tensor, "rows write_width"],
+    generator: Generator,
+) -> tuple[Float[Tensor, "features width"], Float[Tensor, "features write_width"]]:
+    """Return unit rows in uniformly random directions; only the samples' widths are used."""
+    encoder = normalize(torch.randn(features, read.shape[1], generator=generator), dim=1)
+    if written is read:
+        return encoder, encoder
+    decoder = torch.randn(features, written.shape[1], generator=generator)
+    return encoder, normalize(decoder, dim=1)
 
 
 def data_rows(
-    features: int, sample: Float[Tensor, "rows width"], generator: Generator
-) -> Float[Tensor, "features width"]:
-    """Return unit rows that point at random activations of the centred sample."""
-    rounds = -(-features // len(sample))
-    order = [torch.randperm(len(sample), generator=generator) for _ in range(rounds)]
+    features: int,
+    read: Float[Tensor, "rows width"],
+    written: Float[Tensor, "rows write_width"],
+    generator: Generator,
+) -> tuple[Float[Tensor, "features width"], Float[Tensor, "features write_width"]]:
+    """Return unit rows that point at random activations: what is read, and what it should become.
+
+    The samples are centred, and row i of each is the same token.
+    """
+    rounds = -(-features // len(read))
+    order = [torch.randperm(len(read), generator=generator) for _ in range(rounds)]
     chosen = torch.cat(order)[:features]
-    # A little noise, so that no two rows are alike and none is zero.
-    rows = sample[chosen] + 1e-3 * torch.randn(features, sample.shape[1], generator=generator)
-    return normalize(rows, dim=1)
+
+    def pointing(sample: Float[Tensor, "rows width"]) -> Float[Tensor, "features width"]:
+        # A little noise, so that no two rows are alike and none is zero.
+        noise = torch.randn(features, sample.shape[1], generator=generator)
+        return normalize(sample[chosen] + 1e-3 * noise, dim=1)
+
+    encoder = pointing(read)
+    return encoder, encoder if written is read else pointing(written)
 
 
-INITIALISATIONS: dict[
-    str, Callable[[int, Float[Tensor, "rows width"], Generator], Float[Tensor, "features width"]]
-] = {"random": random_rows, "data": data_rows}
-"""How decoder rows begin; the encoder begins as their copy."""
+Rows = tuple[Float[Tensor, "features width"], Float[Tensor, "features write_width"]]
+INITIALISATIONS: dict[str, Callable[[int, Tensor, Tensor, Generator], Rows]] = {
+    "random": random_rows,
+    "data": data_rows,
+}
+"""How encoder and decoder rows begin; an autoencoder's are the same."""
 
 
 def geometric_median(

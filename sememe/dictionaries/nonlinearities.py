@@ -1,12 +1,13 @@
 """From an activation to its features: one class a kind, listed in one table.
 
-A nonlinearity is given the input and the encoder rather than the scores, so that a sparse kind
-never keeps all of them. ``forward`` returns what training uses, a :class:`Code` where the kind is
-sparse by construction and a dense matrix where it is not; ``encode`` always returns a code.
+A nonlinearity is given the input and the encoder rather than the scores, so that no kind has to keep
+all of them: where few features are active, only their entries are ever stored. ``forward`` is for
+training and differentiable, ``encode`` for everything else.
 """
 
-from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -14,37 +15,80 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from sememe.errors import UsageError
-from sememe.kernels import Code, encode_topk
+from sememe.kernels import Code, encode_batchtopk, encode_positive, encode_topk
 
-Activity = Code | Tensor
+Values = Code | Tensor
 """Feature values of some rows: sparse, or dense as (rows, features)."""
+ROWS = 512
+PROBE_ROWS = 64
+SPARSE = 1 / 16
+"""Largest share of active features at which entries are cheaper than a dense matrix."""
 
 
-@runtime_checkable
-class Nonlinearity(Protocol):
-    """What a kind of feature must do; instances are frozen and hold only settings."""
+class Encoder(NamedTuple):
+    """What turns a scaled, centred input into scores."""
 
-    kind: ClassVar[str]
+    W: Float[Tensor, "features width"]
+    bias: Float[Tensor, " features"]
+    extra: Mapping[str, Tensor]
+    """What the nonlinearity keeps beside: thresholds, gates."""
 
-    def forward(
-        self,
-        x: Float[Tensor, "rows width"],
-        W_enc: Float[Tensor, "features width"],
-        bias: Float[Tensor, " features"],
-    ) -> Activity:
-        """Return differentiable feature values."""
 
-    def encode(
-        self,
-        x: Float[Tensor, "rows width"],
-        W_enc: Float[Tensor, "features width"],
-        bias: Float[Tensor, " features"],
-    ) -> Code:
-        """Return the code, largest value first in every row."""
+class Activity(NamedTuple):
+    """What training sees of the features of some rows."""
+
+    values: Values
+    present: Tensor | None = None
+    """Entries of ``values`` (not 0) that get a gradient, where some of value 0 do."""
+    l0: Tensor | None = None
+    """Mean number of active features, where it is differentiable."""
+    gate: Values | None = None
+    """What decides whether a feature is active, where that is not its value."""
 
 
 @dataclass(frozen=True)
-class TopK:
+class Nonlinearity:
+    """What a kind of feature must do; instances are frozen and hold only settings.
+
+    A new kind sets ``kind``, defines ``forward``, and is listed in :data:`NONLINEARITIES`.
+    """
+
+    kind: ClassVar[str]
+    scales: ClassVar[bool] = True
+    """Whether multiplying a feature's encoder row, bias and extras multiplies its value alone."""
+    sparse: ClassVar[bool] = False
+    """Whether it decides by itself how many features are active."""
+
+    def parameters(self, features: int) -> dict[str, Float[Tensor, " features"]]:
+        """Return what it learns beside the encoder, as it begins."""
+        return {}
+
+    def estimates(self) -> dict[str, Tensor]:
+        """Return what it counts while training and needs afterwards, as it begins."""
+        return {}
+
+    def forward(self, x: Float[Tensor, "rows width"], encoder: Encoder) -> Activity:
+        """Return differentiable feature values."""
+        raise NotImplementedError
+
+    def encode(self, x: Float[Tensor, "rows width"], encoder: Encoder) -> Code:
+        """Return the code, largest value first in every row."""
+        return in_parts(x, lambda part: pack(self.forward(part, encoder).values))
+
+    @torch.no_grad()
+    def after_step(self, activity: Activity, extra: Mapping[str, Tensor]) -> None:
+        """Bring ``extra`` up to date after a step of training that saw ``activity``."""
+
+    @torch.no_grad()
+    def stretch(
+        self, extra: Mapping[str, Tensor], factors: Float[Tensor, " features"]
+    ) -> dict[str, Tensor]:
+        """Return ``extra`` for an encoder whose rows and biases are multiplied by ``factors``."""
+        return dict(extra)
+
+
+@dataclass(frozen=True)
+class TopK(Nonlinearity):
     """f = ReLU(TopK_k(W_enc x + b)): the k largest scores of a row, those above zero (2406.04093).
 
     An entry that the ReLU zeroes is not active and gets no gradient.
@@ -53,69 +97,263 @@ class TopK:
     k: int
     """Most features active on one activation."""
     kind: ClassVar[str] = "topk"
+    scales: ClassVar[bool] = False
+    sparse: ClassVar[bool] = True
 
-    def forward(
-        self,
-        x: Float[Tensor, "rows width"],
-        W_enc: Float[Tensor, "features width"],
-        bias: Float[Tensor, " features"],
-    ) -> Code:
+    def forward(self, x: Float[Tensor, "rows width"], encoder: Encoder) -> Activity:
         """Return the code; only entries that are there carry gradients."""
-        return encode_topk(x, W_enc, bias, self.k)
+        return Activity(encode_topk(x, encoder.W, encoder.bias, self.k))
 
-    def encode(
-        self,
-        x: Float[Tensor, "rows width"],
-        W_enc: Float[Tensor, "features width"],
-        bias: Float[Tensor, " features"],
-    ) -> Code:
+    def encode(self, x: Float[Tensor, "rows width"], encoder: Encoder) -> Code:
         """Return the code, k entries a row."""
-        return encode_topk(x, W_enc, bias, self.k)
+        return encode_topk(x, encoder.W, encoder.bias, self.k)
 
 
 @dataclass(frozen=True)
-class ReLU:
-    """f = ReLU(W_enc x + b), made sparse by an L1 term of the objective."""
+class BatchTopK(Nonlinearity):
+    """The k x rows largest positive scores of a whole batch, whatever rows they are in (2412.06410).
+
+    Afterwards a feature is active where its score exceeds ``threshold``: the mean over training
+    batches of the smallest value kept, older ones counting less.
+    """
+
+    k: int
+    """Features active on one activation, on average."""
+    memory: float = 0.999
+    """Weight of the past in the estimate of the threshold, once it has one."""
+    kind: ClassVar[str] = "batchtopk"
+    scales: ClassVar[bool] = False
+    sparse: ClassVar[bool] = True
+
+    def estimates(self) -> dict[str, Tensor]:
+        """Return the threshold and the number of batches that it is the mean of."""
+        return {"threshold": torch.zeros(()), "batches": torch.zeros(())}
+
+    def forward(self, x: Float[Tensor, "rows width"], encoder: Encoder) -> Activity:
+        """Return the code of the batch; rows have different numbers of entries."""
+        return Activity(encode_batchtopk(x, encoder.W, encoder.bias, self.k))
+
+    def encode(self, x: Float[Tensor, "rows width"], encoder: Encoder) -> Code:
+        """Return what exceeds the threshold; a row does not depend on those beside it."""
+        threshold = encoder.extra["threshold"].clamp_min(0)
+
+        def above(part: Float[Tensor, "rows width"]) -> Code:
+            code = encode_positive(part, encoder.W, encoder.bias - threshold)
+            return pack(Code(code.indices, (code.values + threshold) * (code.values > 0)))
+
+        return in_parts(x, above)
+
+    @torch.no_grad()
+    def after_step(self, activity: Activity, extra: Mapping[str, Tensor]) -> None:
+        """Take the smallest value kept into the mean; it weighs 1 / batches while they are few."""
+        assert isinstance(activity.values, Code)
+        kept = activity.values.values
+        if not (kept > 0).any():
+            return
+        smallest = kept.masked_fill(kept <= 0, torch.inf).min()
+        extra["batches"].add_(1)
+        weight = (1 / extra["batches"]).clamp_min(1 - self.memory)
+        extra["threshold"].lerp_(smallest, weight)
+
+
+@dataclass(frozen=True)
+class ReLU(Nonlinearity):
+    """f = ReLU(W_enc x + b), made sparse by a term of the objective."""
 
     kind: ClassVar[str] = "relu"
 
+    def forward(self, x: Float[Tensor, "rows width"], encoder: Encoder) -> Activity:
+        """Return the positive scores."""
+        return Activity(scores_above(x, encoder, torch.zeros(())).positive())
+
+
+@dataclass(frozen=True)
+class JumpReLU(Nonlinearity):
+    """f = z where z = W_enc x + b exceeds the feature's threshold theta, else 0 (2407.14435).
+
+    The step has no gradient, so a rectangle K of width ``bandwidth`` (eps) around theta stands in:
+    df/dtheta = -(theta / eps) K((z - theta) / eps), and for the number of active features
+    -(1 / eps) K((z - theta) / eps), of the score z and not of what the jump left of it.
+    """
+
+    threshold: float = 0.001
+    """Threshold that every feature begins with, in scaled units."""
+    bandwidth: float = 0.001
+    """Width of the window around the threshold in which it learns."""
+    kind: ClassVar[str] = "jumprelu"
+
+    def parameters(self, features: int) -> dict[str, Float[Tensor, " features"]]:
+        """Return the thresholds."""
+        return {"threshold": torch.full((features,), self.threshold)}
+
+    def forward(self, x: Float[Tensor, "rows width"], encoder: Encoder) -> Activity:
+        """Return values, the entries inside the window around the threshold as present too."""
+        theta = encoder.extra["threshold"]
+        floor = theta.detach() - self.bandwidth / 2
+        scores = scores_above(x, encoder, floor)
+        threshold = scores.of(theta)
+        values, active = _Jump.apply(scores.values, threshold, scores.there, self.bandwidth)
+        return Activity(scores.like(values), present=scores.there, l0=active.sum() / max(1, len(x)))
+
+    def encode(self, x: Float[Tensor, "rows width"], encoder: Encoder) -> Code:
+        """Return what exceeds the thresholds."""
+        return super().encode(x, encoder)
+
+    @torch.no_grad()
+    def after_step(self, activity: Activity, extra: Mapping[str, Tensor]) -> None:
+        """Keep thresholds from falling below zero, where values would become negative."""
+        extra["threshold"].clamp_min_(0)
+
+    @torch.no_grad()
+    def stretch(
+        self, extra: Mapping[str, Tensor], factors: Float[Tensor, " features"]
+    ) -> dict[str, Tensor]:
+        """Return the thresholds multiplied too."""
+        return {"threshold": extra["threshold"] * factors}
+
+
+@dataclass(frozen=True)
+class Gated(Nonlinearity):
+    """Whether and how much, apart (2404.16014): f = 1[pi > 0] ReLU(e^r (W_enc x) + b_mag).
+
+    pi = W_enc x + b_enc is the gate. Only the terms on ReLU(pi) (L1, and a reconstruction from it
+    by a decoder that does not learn) teach the gate; values are not shrunk by the penalty.
+    """
+
+    kind: ClassVar[str] = "gated"
+
+    def parameters(self, features: int) -> dict[str, Float[Tensor, " features"]]:
+        """Return the logarithm r of the magnitude's scale, and its bias b_mag."""
+        return {"log_scale": torch.zeros(features), "magnitude_bias": torch.zeros(features)}
+
+    def forward(self, x: Float[Tensor, "rows width"], encoder: Encoder) -> Activity:
+        """Return the magnitudes of open gates, and ReLU(pi)."""
+        gate = scores_above(x, encoder, torch.zeros(()))
+        product = gate.values - gate.of(encoder.bias)
+        scale, bias = (gate.of(encoder.extra[n]) for n in ("log_scale", "magnitude_bias"))
+        magnitude = (scale.exp() * product + bias).relu() * gate.there
+        return Activity(gate.like(magnitude), gate=gate.positive())
+
+    @torch.no_grad()
+    def stretch(
+        self, extra: Mapping[str, Tensor], factors: Float[Tensor, " features"]
+    ) -> dict[str, Tensor]:
+        """Return the magnitude's bias multiplied too."""
+        bias = extra["magnitude_bias"]
+        return {"log_scale": extra["log_scale"], "magnitude_bias": bias * factors}
+
+
+class Scores(NamedTuple):
+    """Scores of some rows: all of them, or the entries above a floor."""
+
+    values: Tensor
+    """(rows, features), or (rows, entries); what is not there holds 0 and gets no gradient."""
+    there: Tensor
+    """Which of them exceed the floor, bool."""
+    indices: Tensor | None
+    """Features of the entries, int32; None where all features are there."""
+
+    def of(self, parameter: Float[Tensor, " features"]) -> Tensor:
+        """Return the parameter of each score's feature."""
+        return parameter if self.indices is None else parameter[self.indices.long()]
+
+    def like(self, values: Tensor) -> Values:
+        """Return ``values`` as feature values at the same places."""
+        return values if self.indices is None else Code(self.indices, values)
+
+    def positive(self) -> Values:
+        """Return the scores above 0 as feature values."""
+        return self.like(self.values.relu())
+
+
+def scores_above(x: Float[Tensor, "rows width"], encoder: Encoder, floor: Tensor) -> Scores:
+    """Return the scores that exceed ``floor`` (a number, or one a feature), differentiable.
+
+    Dense where many do, which the first rows tell.
+    """
+    with torch.no_grad():
+        probe = x[:PROBE_ROWS] @ encoder.W.T + (encoder.bias - floor)
+        crowded = len(probe) == 0 or float((probe > 0).float().mean()) > SPARSE
+    if crowded:
+        dense = torch.addmm(encoder.bias, x, encoder.W.T)
+        there = dense > floor
+        return Scores(dense * there, there, None)
+    code = encode_positive(x, encoder.W, encoder.bias - floor)
+    there = code.values > 0
+    at = floor[code.indices.long()] if floor.ndim else floor
+    return Scores((code.values + at) * there, there, code.indices)
+
+
+class _Jump(torch.autograd.Function):
+    """The step with its stand-in gradients; also whether each score is above its threshold."""
+
+    @staticmethod
     def forward(
-        self,
-        x: Float[Tensor, "rows width"],
-        W_enc: Float[Tensor, "features width"],
-        bias: Float[Tensor, " features"],
-    ) -> Float[Tensor, "rows features"]:
-        """Return all feature values, dense."""
-        return torch.addmm(bias, x, W_enc.T).relu()
+        ctx: Any,  # noqa: ANN401
+        z: Tensor,
+        threshold: Tensor,
+        there: Tensor,
+        bandwidth: float,
+    ) -> tuple[Tensor, Tensor]:
+        active = (z > threshold) & there
+        ctx.save_for_backward(z, threshold, active, there)
+        ctx.bandwidth = bandwidth
+        return z * active, active.to(z.dtype)
 
-    def encode(
-        self,
-        x: Float[Tensor, "rows width"],
-        W_enc: Float[Tensor, "features width"],
-        bias: Float[Tensor, " features"],
-    ) -> Code:
-        """Return the code, as many entries a row as the fullest row needs."""
-        codes = [pack(self.forward(part, W_enc, bias)) for part in x.split(512)]
-        k = max((code.values.shape[1] for code in codes), default=0)
-        padded = [[pad(part, (0, k - part.shape[1])) for part in code] for code in codes]
-        indices, values = (torch.cat(parts) for parts in zip(*padded, strict=True))
-        return Code(indices, values)
-
-
-def pack(dense: Float[Tensor, "rows features"]) -> Code:
-    """Return dense non-negative feature values as a code, largest first in every row."""
-    k = int((dense > 0).sum(1).max()) if dense.numel() else 0
-    values, indices = dense.topk(k, dim=1)
-    return Code(indices.where(values > 0, 0).to(torch.int32), values)
+    @staticmethod
+    def backward(
+        ctx: Any,  # noqa: ANN401
+        to_values: Tensor,
+        to_active: Tensor,
+    ) -> tuple[Tensor, Tensor, None, None]:
+        z, threshold, active, there = ctx.saved_tensors
+        window = ((z - threshold).abs() < ctx.bandwidth / 2) & there
+        to_threshold = -(threshold * to_values + to_active) / ctx.bandwidth * window
+        if threshold.ndim < z.ndim:
+            to_threshold = to_threshold.sum(0)
+        return to_values * active, to_threshold, None, None
 
 
-NONLINEARITIES: dict[str, type[Any]] = {kind.kind: kind for kind in (TopK, ReLU)}
+def pack(values: Values) -> Code:
+    """Return non-negative feature values as a code, largest first in every row."""
+    if isinstance(values, Code):
+        ordered = values.values.sort(dim=1, descending=True, stable=True)
+        k = int((values.values > 0).sum(1).max()) if values.values.numel() else 0
+        kept = ordered.values[:, :k].contiguous()
+        indices = values.indices.gather(1, ordered.indices[:, :k])
+    else:
+        k = int((values > 0).sum(1).max()) if values.numel() else 0
+        kept, indices = values.topk(k, dim=1)
+    return Code(indices.where(kept > 0, 0).to(torch.int32), kept)
+
+
+def in_parts(
+    x: Float[Tensor, "rows width"], encode: Callable[[Float[Tensor, "rows width"]], Code]
+) -> Code:
+    """Encode rows part by part; return one code, as wide as the fullest row needs."""
+    codes = [encode(part) for part in x.split(ROWS)]
+    k = max((code.values.shape[1] for code in codes), default=0)
+    padded = [[pad(part, (0, k - part.shape[1])) for part in code] for code in codes]
+    indices, values = (torch.cat(parts) for parts in zip(*padded, strict=True))
+    return Code(indices, values)
+
+
+NONLINEARITIES: dict[str, type[Nonlinearity]] = {
+    kind.kind: kind for kind in (TopK, BatchTopK, ReLU, JumpReLU, Gated)
+}
 """Every kind by name; a new one is a class above and its name here."""
+
+
+def with_k(nonlinearity: Nonlinearity, k: int) -> Nonlinearity:
+    """Return the same kind with another number of active features; UsageError if it has none."""
+    if not hasattr(nonlinearity, "k"):
+        raise UsageError(f"k is {k}, but {nonlinearity.kind} has no k to change: leave k_from out")
+    return replace(nonlinearity, k=k)  # type: ignore[call-arg]
 
 
 def to_json(nonlinearity: Nonlinearity) -> dict[str, Any]:
     """Return the kind and its settings."""
-    return {"kind": nonlinearity.kind, **asdict(nonlinearity)}  # type: ignore[call-overload]
+    return {"kind": nonlinearity.kind, **asdict(nonlinearity)}
 
 
 def from_json(value: dict[str, Any]) -> Nonlinearity:
@@ -124,5 +362,4 @@ def from_json(value: dict[str, Any]) -> Nonlinearity:
     kind = settings.pop("kind", None)
     if kind not in NONLINEARITIES:
         raise UsageError(f"kind {kind!r} is unknown; expected one of {', '.join(NONLINEARITIES)}")
-    made: Nonlinearity = NONLINEARITIES[kind](**settings)
-    return made
+    return NONLINEARITIES[kind](**settings)

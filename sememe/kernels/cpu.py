@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from sememe.kernels import compiled
+from sememe.kernels import compiled, reference
 from sememe.kernels.code import Code
 from sememe.kernels.workers import share_out
 
@@ -59,6 +59,10 @@ def _encode_span(
     scores = _scores_buffer(x.shape[0], W_enc.shape[0])
     torch.addmm(bias, x, W_enc.T, out=scores)
     compiled.select_rows(scores.view(torch.int32).numpy(), indices.shape[1], indices, bits)
+
+
+encode_batchtopk = reference.encode_batchtopk
+encode_positive = reference.encode_positive
 
 
 def decode(

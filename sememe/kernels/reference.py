@@ -6,7 +6,7 @@ x width is ever made whole.
 """
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from sememe.kernels.code import Code
@@ -33,6 +33,50 @@ def _topk_of(scores: Float[Tensor, "rows features"], k: int) -> Code:
     ordered = scores.clamp_min(0).sort(dim=1, descending=True, stable=True)
     values = ordered.values[:, :k].contiguous()
     indices = ordered.indices[:, :k].where(values != 0, 0).to(torch.int32)
+    return Code(indices, values)
+
+
+def encode_batchtopk(
+    x: Float[Tensor, "rows width"],
+    W_enc: Float[Tensor, "features width"],
+    bias: Float[Tensor, " features"],
+    k: int,
+) -> Code:
+    """Return the ``k`` x rows largest positive entries of ``x W_enc^T + bias`` over all rows.
+
+    Of equal values at the edge the earlier row wins, then the lower feature. Entries of a row come
+    by ascending feature, and a row that has fewer than the fullest ends with entries (0, 0).
+    """
+    scores = torch.cat([part @ W_enc.T + bias for part in x.split(CHUNK)])
+    flat = scores.clamp_min(0).flatten().sort(descending=True, stable=True)
+    kept = torch.zeros_like(scores, dtype=torch.bool)
+    kept.view(-1)[flat.indices[: k * x.shape[0]]] = True
+    return _entries(scores, kept & (scores > 0))
+
+
+def encode_positive(
+    x: Float[Tensor, "rows width"],
+    W_enc: Float[Tensor, "features width"],
+    bias: Float[Tensor, " features"],
+) -> Code:
+    """Return every positive entry of ``x W_enc^T + bias``.
+
+    Entries of a row come by ascending feature, and a row that has fewer than the fullest ends with
+    entries (0, 0).
+    """
+    scores = torch.cat([part @ W_enc.T + bias for part in x.split(CHUNK)])
+    return _entries(scores, scores > 0)
+
+
+def _entries(scores: Float[Tensor, "rows features"], kept: Bool[Tensor, "rows features"]) -> Code:
+    counts = kept.sum(1)
+    width = int(counts.max()) if len(counts) else 0
+    row, feature = kept.nonzero(as_tuple=True)
+    place = torch.arange(len(row), device=row.device) - (counts.cumsum(0) - counts)[row]
+    indices = torch.zeros(len(scores), width, dtype=torch.int32, device=scores.device)
+    values = scores.new_zeros(len(scores), width)
+    indices[row, place] = feature.to(torch.int32)
+    values[row, place] = scores[row, feature]
     return Code(indices, values)
 
 

@@ -2,6 +2,8 @@
 
 from sememe.training.config import TrainConfig
 from sememe.training.loop import train
-from sememe.training.streams import ActivationStream
+from sememe.training.revival import Resampling
+from sememe.training.streams import ActivationStream, LiveStream
+from sememe.training.trainer import Trainer
 
-__all__ = ["ActivationStream", "TrainConfig", "train"]
+__all__ = ["ActivationStream", "LiveStream", "Resampling", "TrainConfig", "Trainer", "train"]

@@ -1,28 +1,37 @@
-"""The few dials of a training run."""
+"""Everything that decides what a training run ends with, apart from the activations."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
+from sememe.dictionaries import nonlinearities, objectives
+from sememe.dictionaries.config import DictionaryConfig
 from sememe.dictionaries.initialisation import INITIALISATIONS
+from sememe.dictionaries.nonlinearities import Nonlinearity, TopK
+from sememe.dictionaries.objectives import AuxK, Divergence, Reconstruction, Term
 from sememe.errors import UsageError
-from sememe.training.kinds import KINDS
+from sememe.training.revival import Resampling
 
 TUNED_AT = 2304
-"""Features of the runs in which the kinds' learning rates were found (LOG.md)."""
+"""Features of the runs in which the default learning rate was found (LOG.md)."""
+NORMS = ("unit", "free")
+FEWEST_SHARING = 16
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Everything that decides what training ends with, apart from the activations."""
+    """A kind of dictionary, an objective, and how to get there.
+
+    Any nonlinearity goes with any terms that make sense together; UsageError says why when they do
+    not. The published combinations are in :mod:`sememe.training.recipes`.
+    """
 
     features: int = 9216
     """Number of features."""
-    kind: str = "topk"
-    """Kind of dictionary: topk, or relu with an L1 penalty."""
-    k: int = 32
-    """Features active on one activation (topk)."""
-    l1: float = 5.0
-    """Weight of the L1 penalty (relu), for inputs whose mean squared norm is the width."""
+    nonlinearity: Nonlinearity = TopK(32)
+    """How scores become feature values."""
+    objective: tuple[Term, ...] = (Reconstruction(), AuxK())
+    """Terms that training makes small together."""
     passes: int = 4
     """Times to go over the activations."""
     batch: int = 2048
@@ -33,16 +42,22 @@ class TrainConfig:
     """Share of the steps over which the learning rate rises from 0."""
     decay: float = 0.2
     """Share of the steps, the last, over which the learning rate falls to 0."""
-    ramp: float = 0.05
-    """Share of the steps over which the L1 penalty rises from 0."""
-    auxk: float = 1 / 32
-    """Weight of the AuxK term, by which dead features learn (topk); 0 turns it off."""
+    k_from: int | None = None
+    """Features active at first, where k is to fall or rise to its value; None leaves it alone."""
+    k_share: float = 0.5
+    """Share of the steps over which k goes from ``k_from`` to its value."""
     dead_tokens: int | None = None
     """Activations after which a silent feature counts as dead; by default derived from the run."""
+    resampling: Resampling | None = None
+    """How dead features are given new directions, if at all."""
     initialisation: str = "data"
-    """How decoder rows begin: random directions, or data (random activations)."""
+    """How rows begin: random directions, or data (random activations)."""
     centre: str = "tied"
     """What the encoder takes away from its input: tied (the decoder bias) or none."""
+    norms: str = "unit"
+    """Norms of decoder rows while training: unit, or free (a penalty then weighs them)."""
+    skip: bool = False
+    """A matrix from input to output beside the features (transcoders)."""
     beta1: float = 0.9
     """Adam's memory of the gradient."""
     beta2: float = 0.999
@@ -55,36 +70,101 @@ class TrainConfig:
     """Steps between checkpoints."""
 
     def __post_init__(self) -> None:
-        _check_choice("kind", self.kind, KINDS)
-        _check_choice("initialisation", self.initialisation, INITIALISATIONS)
-        for name in ("features", "k", "passes", "batch", "checkpoint_every"):
+        check_choice("initialisation", self.initialisation, INITIALISATIONS)
+        check_choice("norms", self.norms, NORMS)
+        for name in ("features", "passes", "batch", "checkpoint_every"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} is {getattr(self, name)}; expected 1 or more")
-        if self.kind == "topk" and self.k > self.features:
-            raise UsageError(
-                f"k is {self.k}, larger than features, which is {self.features}: lower k or raise "
-                "features"
-            )
-        for name in ("l1", "auxk", "clip"):
-            _check_number(name, getattr(self, name), 0.0, math.inf)
-        for name in ("warm_up", "decay", "ramp", "beta1", "beta2"):
-            _check_number(name, getattr(self, name), 0.0, 1.0)
+        check_number("clip", self.clip, 0.0, math.inf)
+        for name in ("warm_up", "decay", "k_share", "beta1", "beta2"):
+            check_number(name, getattr(self, name), 0.0, 1.0)
         if not 0 <= self.seed < 2**63:
             raise UsageError(f"seed is {self.seed}; expected 0 to 2^63 - 1")
         if self.learning_rate is not None and not 0 < self.learning_rate < math.inf:
             raise UsageError(f"learning_rate is {self.learning_rate}; expected a positive number")
         if self.dead_tokens is not None and self.dead_tokens < 1:
             raise UsageError(f"dead_tokens is {self.dead_tokens}; expected 1 or more")
+        self._check_k()
+        self._check_composition()
+
+    def _check_k(self) -> None:
+        k = getattr(self.nonlinearity, "k", 1)
+        for name, value in (("k", k), ("k_from", k if self.k_from is None else self.k_from)):
+            if not 1 <= value <= self.features:
+                raise UsageError(
+                    f"{name} is {value}; expected 1 to {self.features}, the number of features: "
+                    f"lower {name} or raise features"
+                )
+        if self.k_from is not None:
+            nonlinearities.with_k(self.nonlinearity, self.k_from)
+        if self.nonlinearity.kind == "batchtopk" and self.batch < FEWEST_SHARING:
+            raise UsageError(
+                f"batch is {self.batch}, but batchtopk shares its budget over a batch and takes its "
+                f"threshold from it: expected {FEWEST_SHARING} or more"
+            )
+
+    def _check_composition(self) -> None:
+        for term in self.objective:
+            check_number(f"{term.name} weight", term.weight, 0.0, math.inf)
+            check_number(f"{term.name} ramp", term.ramp, 0.0, 1.0)
+        if not any(isinstance(term, Reconstruction | Divergence) for term in self.objective):
+            raise UsageError(
+                f"objective has {[term.name for term in self.objective]}: without reconstruction or "
+                "kl there is nothing to learn"
+            )
+        if self.norms == "free" and not self.nonlinearity.scales:
+            raise UsageError(
+                f"norms is 'free', but {self.nonlinearity.kind} chooses features by their values, "
+                "which decoder norms would distort: expected 'unit'"
+            )
+
+    def dictionary(
+        self,
+        reads: tuple[str, ...],
+        writes: tuple[str, ...],
+        read_widths: tuple[int, ...],
+        write_widths: tuple[int, ...],
+    ) -> DictionaryConfig:
+        """Return the dictionary to train between these sites.
+
+        UsageError names the term that makes no sense for it, and why.
+        """
+        made = DictionaryConfig(
+            reads=reads,
+            writes=writes,
+            read_widths=read_widths,
+            write_widths=write_widths,
+            features=self.features,
+            nonlinearity=self.nonlinearity,
+            centre=self.centre if reads == writes else "none",
+            skip=self.skip,
+        )
+        for term in self.objective:
+            if reason := term.refusal(made):
+                raise UsageError(
+                    f"the objective's {term.name} does not go with {self.nonlinearity.kind}: {reason}"
+                )
+        return made
 
     def rate(self) -> float:
         """Return the learning rate after warm-up.
 
-        By default the kind's, falling as 1 / sqrt(features) beyond the size it was found at, as in
-        arXiv 2406.04093.
+        By default that of short runs with TopK, falling as 1 / sqrt(features) beyond the size it
+        was found at, as in arXiv 2406.04093.
         """
         if self.learning_rate is not None:
             return self.learning_rate
-        return KINDS[self.kind].learning_rate * min(1.0, math.sqrt(TUNED_AT / self.features))
+        return 2e-3 * min(1.0, math.sqrt(TUNED_AT / self.features))
+
+    def nonlinearity_at(self, step: int, steps: int) -> Nonlinearity:
+        """Return the nonlinearity of a step, whose k may be on its way."""
+        if self.k_from is None or step >= self.k_share * steps:
+            return self.nonlinearity
+        k = getattr(self.nonlinearity, "k", self.k_from)
+        share = step / (self.k_share * steps)
+        return nonlinearities.with_k(
+            self.nonlinearity, round(self.k_from + share * (k - self.k_from))
+        )
 
     def dead_after(self, rows: int) -> int:
         """Return how many activations without firing make a feature dead, for ``rows`` a pass."""
@@ -92,13 +172,23 @@ class TrainConfig:
             return self.dead_tokens
         return min(10_000_000, max(self.batch, rows // 3))
 
+    def to_json(self) -> dict[str, Any]:
+        """Return the config as JSON-able values."""
+        return {
+            **asdict(self),
+            "nonlinearity": nonlinearities.to_json(self.nonlinearity),
+            "objective": [objectives.to_json(term) for term in self.objective],
+        }
 
-def _check_choice(name: str, value: str, table: object) -> None:
-    assert isinstance(table, dict)
+
+def check_choice(name: str, value: str, table: object) -> None:
+    """Raise UsageError unless ``value`` is in ``table``."""
+    assert isinstance(table, dict | tuple)
     if value not in table:
         raise UsageError(f"{name} is {value!r}; expected one of {', '.join(table)}")
 
 
-def _check_number(name: str, value: float, low: float, high: float) -> None:
+def check_number(name: str, value: float, low: float, high: float) -> None:
+    """Raise UsageError unless ``value`` lies between ``low`` and ``high``."""
     if not low <= value <= high:
         raise UsageError(f"{name} is {value}; expected {low:g} to {high:g}")

@@ -1,4 +1,4 @@
-"""Adam with unit decoder rows, by the fused kernel."""
+"""Adam, with decoder rows kept at norm 1, by the fused kernel."""
 
 import torch
 from torch import Tensor
@@ -10,15 +10,18 @@ EPSILON = 1e-8
 
 
 class Adam:
-    """Steps every parameter of a dictionary; decoder rows keep norm 1.
+    """Steps every parameter of a dictionary; with ``unit_rows`` decoder rows keep norm 1.
 
-    From the gradient of a decoder row the part along the row is taken away before the step (it
+    Then, from the gradient of a decoder row the part along the row is taken away before the step (it
     would only feed the moments what renormalising undoes), and the row is scaled back after it.
     """
 
-    def __init__(self, dictionary: Dictionary, betas: tuple[float, float]) -> None:
+    def __init__(
+        self, dictionary: Dictionary, betas: tuple[float, float], *, unit_rows: bool = True
+    ) -> None:
         self.parameters = dict(dictionary.named_parameters())
         self.betas = betas
+        self.unit_rows = unit_rows
         self.steps = 0
         self.moments = {
             f"{which}.{name}": torch.zeros_like(parameter, requires_grad=False)
@@ -45,7 +48,7 @@ class Adam:
                     learning_rate=learning_rate,
                     betas=self.betas,
                     epsilon=EPSILON,
-                    unit_rows=name == "W_dec",
+                    unit_rows=self.unit_rows and name == "W_dec",
                 )
             parameter.grad = None
 

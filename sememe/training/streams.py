@@ -12,16 +12,20 @@ class ActivationStream(Protocol):
     """Shuffled batches of raw activations, addressable by batch number."""
 
     @property
-    def width(self) -> int:
-        """Width of an activation."""
+    def sites(self) -> tuple[str, ...]:
+        """Sites whose activations stand side by side in a row."""
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Width of each site."""
+
+    @property
+    def scales(self) -> tuple[float, ...]:
+        """What to multiply each site by so that its mean squared norm is its width."""
 
     @property
     def rows(self) -> int:
         """Activations in one pass."""
-
-    @property
-    def scale(self) -> float:
-        """What to multiply by so that the mean squared norm is the width."""
 
     def steps(self, batch: int, passes: int) -> int:
         """Return the number of batches in ``passes`` passes."""
@@ -33,3 +37,14 @@ class ActivationStream(Protocol):
 
     def sample(self, rows: int) -> Float[Tensor, "rows width"]:
         """Return a fixed random sample of at most ``rows`` raw activations, fp32."""
+
+
+@runtime_checkable
+class LiveStream(ActivationStream, Protocol):
+    """A stream whose model is at hand, so that it can be run on from a reconstruction."""
+
+    def divergence(self, rebuilt: Float[Tensor, "batch width"]) -> Float[Tensor, ""]:
+        """Return the KL divergence of predictions, in nats a token, for the batch yielded last.
+
+        ``rebuilt`` are raw activations in place of those of the batch; gradients reach them.
+        """

@@ -1,0 +1,84 @@
+"""New directions for features that no longer fire: resampling as in Towards Monosemanticity."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Generator, Tensor
+from torch.nn.functional import normalize
+
+from sememe.dictionaries.dictionary import Dictionary
+from sememe.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Resampling:
+    """When dead features begin anew, and from what (Bricken et al. 2023, appendix)."""
+
+    every: int = 25_000
+    """Steps between two resamplings."""
+    times: int = 4
+    """How often it is done."""
+    silent: int = 12_500
+    """Steps without firing that make a feature dead."""
+    rows: int = 819_200
+    """Inputs among which new directions are drawn."""
+    encoder_norm: float = 0.2
+    """Norm of a new encoder row, as a share of the mean of the living ones."""
+
+    def __post_init__(self) -> None:
+        for name in ("every", "times", "silent", "rows"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"resampling {name} is {getattr(self, name)}; expected 1 or more")
+        if not 0 < self.encoder_norm <= 1:
+            raise UsageError(f"resampling encoder_norm is {self.encoder_norm}; expected 0 to 1")
+
+    def due(self, step: int) -> bool:
+        """Whether features are resampled after ``step`` steps."""
+        return step > 0 and step % self.every == 0 and step <= self.every * self.times
+
+
+@torch.no_grad()
+def resample(
+    dictionary: Dictionary,
+    moments: dict[str, Tensor],
+    dead: Int[Tensor, " dead"],
+    batches: Iterator[tuple[Float[Tensor, "rows width"], Float[Tensor, "rows write_width"]]],
+    rule: Resampling,
+    generator: Generator,
+) -> None:
+    """Point dead features at inputs that are rebuilt badly, in place.
+
+    Of scaled inputs and targets ``rule.rows`` are rebuilt; each is drawn with a probability that
+    goes as its squared error's square. A dead feature's decoder row becomes the target drawn, its
+    encoder row the input drawn at ``rule.encoder_norm`` of the living rows' mean norm, both by
+    direction alone; its bias 0, its extras those of a new dictionary, and the optimiser forgets it.
+    """
+    if not len(dead):
+        return
+    inputs, targets, losses, seen = [], [], [], 0
+    for x, target in batches:
+        rebuilt = dictionary.rebuild(dictionary.activate(x), x)
+        losses.append((target - rebuilt).square().sum(1).double())
+        inputs.append(x)
+        targets.append(target)
+        seen += len(x)
+        if seen >= rule.rows:
+            break
+    chances = torch.cat(losses).square()
+    drawn = torch.multinomial(chances, len(dead), replacement=True, generator=generator)
+    living = torch.ones(dictionary.config.features, dtype=torch.bool)
+    living[dead] = False
+    norms = dictionary.W_enc[living].norm(dim=1) if living.any() else dictionary.W_enc.norm(dim=1)
+    dictionary.W_dec[dead] = normalize(torch.cat(targets)[drawn], dim=1)
+    dictionary.W_enc[dead] = normalize(torch.cat(inputs)[drawn], dim=1) * (
+        rule.encoder_norm * norms.mean()
+    )
+    dictionary.b_enc[dead] = 0
+    first = dictionary.config.nonlinearity.parameters(dictionary.config.features)
+    for name, value in first.items():
+        dictionary.learnt[name][dead] = value[dead]
+    for name, moment in moments.items():
+        if moment.shape[0] == dictionary.config.features and "b_dec" not in name:
+            moment[dead] = 0

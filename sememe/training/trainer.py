@@ -1,0 +1,259 @@
+"""One dictionary in training: its first weights, and one step after the other."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Generator, Tensor
+
+from sememe.dictionaries.dictionary import Dictionary
+from sememe.dictionaries.initialisation import INITIALISATIONS, geometric_median
+from sememe.dictionaries.nonlinearities import Activity
+from sememe.dictionaries.objectives import Step
+from sememe.errors import SememeError, UsageError
+from sememe.kernels import Code
+from sememe.training.config import TrainConfig
+from sememe.training.optimiser import Adam
+from sememe.training.revival import resample
+from sememe.training.schedules import fall, rise
+from sememe.training.streams import ActivationStream, LiveStream
+
+SAMPLE_ROWS = 32_768
+FACTOR_ROWS = 2048
+SMOOTHING = 0.98
+DIVERGED = 4.0
+"""Unexplained share of variance, smoothed, beyond which training is given up."""
+RESAMPLING_SEED = 2**32
+"""Added to the run's seed for the inputs that resampling looks at."""
+
+
+class Trainer:
+    """Everything that decides the next step of a run.
+
+    Attributes:
+        dictionary: The dictionary as it is now.
+        adam: The optimiser and its moments.
+        silent: Activations since each feature last fired.
+        step: Steps done.
+        steps: Steps of the whole run, which schedules refer to.
+    """
+
+    def __init__(
+        self,
+        stream: ActivationStream,
+        config: TrainConfig,
+        reads: tuple[str, ...],
+        writes: tuple[str, ...],
+    ) -> None:
+        """Make the first weights from a sample of ``stream``.
+
+        Raises UsageError for settings that do not go together or sites that the stream lacks, and
+        SememeError for activations that are not finite or all alike.
+        """
+        self.stream, self.config = stream, config
+        widths = dict(zip(stream.sites, stream.widths, strict=True))
+        scales = dict(zip(stream.sites, stream.scales, strict=True))
+        for site in (*reads, *writes):
+            if site not in widths:
+                raise UsageError(f"site {site!r} is not in the stream, which has {stream.sites}")
+        settings = config.dictionary(
+            reads, writes, tuple(widths[s] for s in reads), tuple(widths[s] for s in writes)
+        )
+        self.dictionary = Dictionary(
+            settings, [scales[s] for s in reads], [scales[s] for s in writes]
+        )
+        self._reads, self._writes = _columns(widths, reads), _columns(widths, writes)
+        self.steps = stream.steps(config.batch, config.passes)
+        self.dead_after = config.dead_after(stream.rows)
+        self.silent = torch.zeros(config.features, dtype=torch.int64)
+        self.step = 0
+        self.unexplained = 0.0
+        self.active = 0.0
+        """Smoothed share of variance unexplained, and smoothed number of active features."""
+        self._first_weights(stream.sample(SAMPLE_ROWS))
+        self.adam = Adam(
+            self.dictionary, (config.beta1, config.beta2), unit_rows=config.norms == "unit"
+        )
+
+    def split(
+        self, rows: Float[Tensor, "rows all"]
+    ) -> tuple[Float[Tensor, "rows width"], Float[Tensor, "rows write_width"]]:
+        """Return the scaled inputs and targets of raw rows of the stream."""
+        x = rows[:, self._reads] * self.dictionary.read_scale
+        if self.dictionary.config.autoencodes:
+            return x, x
+        return x, rows[:, self._writes] * self.dictionary.write_scale
+
+    def advance(self, rows: Float[Tensor, "rows all"]) -> None:
+        """Take one step on raw rows of the stream; FloatingPointError when it diverges."""
+        config, dictionary = self.config, self.dictionary
+        x, target = self.split(rows)
+        nonlinearity = config.nonlinearity_at(self.step, self.steps)
+        activity = dictionary.activate(x, nonlinearity)
+        rebuilt = dictionary.rebuild(activity, x)
+        step = Step(
+            x,
+            target,
+            activity,
+            rebuilt,
+            dictionary,
+            dead=(self.silent >= self.dead_after).nonzero().flatten(),
+            k=getattr(nonlinearity, "k", 0),
+            number=self.step,
+            divergence=self._divergence(),
+        )
+        loss = torch.zeros(())
+        for term in config.objective:
+            if term.weight:
+                loss = loss + term.weight * rise(self.step, self.steps, term.ramp) * term(step)
+        self._observe(step)
+        if not torch.isfinite(loss):
+            raise FloatingPointError(f"the loss is {float(loss)}")
+        if self.unexplained > DIVERGED:
+            raise FloatingPointError(f"the unexplained share of variance is {self.unexplained:.1f}")
+        loss.backward()
+        rising = rise(self.step, self.steps, config.warm_up)
+        falling = fall(self.step, self.steps, config.decay)
+        self.adam.step(config.rate() * rising * falling, config.clip)
+        nonlinearity.after_step(activity, dictionary.encoder().extra)
+        self.step += 1
+        if config.resampling is not None and config.resampling.due(self.step):
+            self._resample()
+
+    def figures(self) -> dict[str, float]:
+        """Return the smoothed share of variance unexplained, L0, and the share of dead features."""
+        dead = float((self.silent >= self.dead_after).float().mean())
+        return {"fvu": self.unexplained, "l0": self.active, "dead": dead}
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the tensors of a checkpoint."""
+        weights = {f"weights.{name}": v for name, v in self.dictionary.state_dict().items()}
+        return {**weights, **self.adam.moments, "silent": self.silent}
+
+    def state(self) -> dict[str, Any]:
+        """Return the numbers of a checkpoint.
+
+        What is drawn at random after the first weights is a function of the step's number, and the
+        stream one of the batch's: no generator and no buffer has to be saved.
+        """
+        return {"unexplained": self.unexplained, "active": self.active}
+
+    def restore(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
+        """Go on from a checkpoint."""
+        weights = {n.removeprefix("weights."): t for n, t in tensors.items() if "weights." in n}
+        self.dictionary.load_state_dict(weights)
+        for name, moment in self.adam.moments.items():
+            moment.copy_(tensors[name])
+        self.silent = tensors["silent"]
+        self.step = self.adam.steps = state["step"]
+        self.unexplained, self.active = state["unexplained"], state["active"]
+
+    @torch.no_grad()
+    def _first_weights(self, sample: Float[Tensor, "rows all"]) -> None:
+        check_finite(sample, "the sample for the first weights", self.stream)
+        if not (sample != sample[0]).any():
+            raise SememeError(
+                f"all {len(sample)} sampled activations at {', '.join(self.stream.sites)} are the "
+                "same: there is nothing to learn; read another site or other text"
+            )
+        config, dictionary = self.config, self.dictionary
+        x, target = self.split(sample)
+        dictionary.b_dec.copy_(geometric_median(target))
+        centre = dictionary.b_dec if target is x else geometric_median(x)
+        read = x - centre
+        written = read if target is x else target - dictionary.b_dec
+        generator = Generator().manual_seed(config.seed)
+        encoder, decoder = INITIALISATIONS[config.initialisation](
+            config.features, read, written, generator
+        )
+        dictionary.W_enc.copy_(encoder)
+        dictionary.W_dec.copy_(decoder)
+        if dictionary.config.centre == "none":
+            dictionary.b_enc.copy_(-encoder @ centre)
+        factor = self._best_factor(x[:FACTOR_ROWS], target[:FACTOR_ROWS])
+        dictionary.W_enc.mul_(factor)
+        dictionary.b_enc.mul_(factor)
+
+    def _best_factor(
+        self, x: Float[Tensor, "rows width"], target: Float[Tensor, "rows write_width"]
+    ) -> float:
+        """Return what to multiply features by so that the first reconstruction is the nearest.
+
+        Without it half of all ReLU features are active at first and add up to many times the input.
+        """
+        base = self.dictionary.base(x)
+        rebuilt = self.dictionary.rebuild(self.dictionary.activate(x), x) - base
+        factor = ((target - base) * rebuilt).sum() / rebuilt.square().sum().clamp_min(1e-12)
+        return float(factor) if factor > 0 else 1.0
+
+    def _divergence(self) -> Callable[[Tensor], Tensor] | None:
+        if not isinstance(self.stream, LiveStream):
+            return None
+        live, scale = self.stream, self.dictionary.write_scale
+        return lambda rebuilt: live.divergence(rebuilt / scale)
+
+    @torch.no_grad()
+    def _observe(self, step: Step) -> None:
+        counts = fired(step.activity, self.config.features)
+        self.silent = (self.silent + len(step.x)).where(counts == 0, 0)
+        error = torch.linalg.vector_norm(step.target - step.rebuilt).square()
+        variance = torch.linalg.vector_norm(step.target - step.target.mean(0)).square()
+        unexplained = float(error / variance.clamp_min(1e-12))
+        active = float(counts.sum()) / len(step.x)
+        weight = max(1 - SMOOTHING, 1 / (self.step + 1))
+        self.unexplained += weight * (unexplained - self.unexplained)
+        self.active += weight * (active - self.active)
+
+    def _resample(self) -> None:
+        rule, config = self.config.resampling, self.config
+        assert rule is not None
+        dead = (self.silent >= rule.silent * config.batch).nonzero().flatten()
+        batch = min(config.batch, self.stream.rows)
+        seed = config.seed + RESAMPLING_SEED + self.step
+        batches = self.stream.batches(batch, 1, seed)
+        generator = Generator().manual_seed(seed)
+        resample(
+            self.dictionary,
+            self.adam.moments,
+            dead,
+            (self.split(rows) for rows in batches),
+            rule,
+            generator,
+        )
+        self.silent[dead] = 0
+
+
+def fired(activity: Activity, features: int) -> Tensor:
+    """Return in how many rows each feature is active."""
+    values = activity.values
+    if isinstance(values, Code):
+        there = values.values > 0
+        return torch.bincount(values.indices[there].long(), minlength=features)
+    return (values > 0).sum(0)
+
+
+def check_finite(rows: Float[Tensor, "rows all"], where: str, stream: ActivationStream) -> None:
+    """Raise SememeError that names the first NaN or infinite value, and where it is stored."""
+    if torch.isfinite(rows.sum()):
+        return
+    bad = (~torch.isfinite(rows)).nonzero()
+    if len(bad):
+        row, column = bad[0].tolist()
+        stored = getattr(stream, "first_not_finite", lambda: "")()
+        raise SememeError(
+            f"the activations hold {float(rows[row, column])} (row {row} of {where}, dimension "
+            f"{column}; {len(bad)} such values there{stored and f'; the first is in {stored}'}): "
+            "harvest again, with dtype fp32 if it was lower"
+        )
+
+
+def _columns(widths: dict[str, int], chosen: tuple[str, ...]) -> slice | Tensor:
+    """Return the columns of the chosen sites in rows that hold all sites side by side."""
+    if chosen == tuple(widths):
+        return slice(None)
+    ends, end = {}, 0
+    for site, width in widths.items():
+        end += width
+        ends[site] = end
+    return torch.cat([torch.arange(ends[site] - widths[site], ends[site]) for site in chosen])
