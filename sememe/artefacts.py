@@ -209,6 +209,7 @@ def refuse_other(
     directory: Path, wanted: Mapping[str, object], found: Mapping[str, object]
 ) -> None:
     """Refuse to go on in ``directory`` if it was begun with other arguments, naming both values."""
+    wanted, found = (json.loads(json.dumps(dict(part))) for part in (wanted, found))
     for key in sorted({*wanted, *found}):
         if wanted.get(key) != found.get(key):
             raise SememeError(

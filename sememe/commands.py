@@ -66,8 +66,12 @@ class _Training:
             sparsity=self.sparsity,
             passes=self.passes,
         )
-        own = {"batch": self.batch, "learning_rate": self.learning_rate}
-        return replace(made, seed=self.seed, **{n: v for n, v in own.items() if v is not None})
+        return replace(
+            made,
+            seed=self.seed,
+            batch=self.batch or made.batch,
+            learning_rate=self.learning_rate or made.learning_rate,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

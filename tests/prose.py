@@ -4,6 +4,7 @@ import random
 from pathlib import Path
 
 from sememe.activations.rules import HarvestConfig
+from sememe.dictionaries import TopK
 from sememe.job import MapConfig
 from sememe.training.config import TrainConfig
 
@@ -36,5 +37,7 @@ def small_job(model: Path, text: Path) -> MapConfig:
         tokens=8000,
         text=(str(text),),
         harvest=HarvestConfig(context=64, shard_rows=2000),
-        train=TrainConfig(features=128, k=8, passes=3, batch=256, checkpoint_every=10),
+        train=TrainConfig(
+            features=128, nonlinearity=TopK(8), passes=3, batch=256, checkpoint_every=10
+        ),
     )

@@ -46,7 +46,7 @@ def test_training_dials_default_to_the_trainers_own() -> None:
     ("arguments", "named"),
     [
         (["map", "smollm3"], "smollm3"),
-        (["map", "TINY", "--k", "50000"], "k is 50000, larger than features"),
+        (["map", "TINY", "--k", "50000"], "k is 50000; expected 1 to 9216, the number of features"),
         (["map", "TINY", "--features", "0"], "features is 0"),
         (["map", "TINY", "--passes", "0"], "passes is 0"),
         (["map", "TINY", "--tokens", "0"], "tokens=0"),

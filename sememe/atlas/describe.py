@@ -48,7 +48,7 @@ def describe(
     Raises SememeError when the parts do not belong together.
     """
     progress = progress or Progress()
-    site = dictionary.config.reads[0]
+    site = dictionary.site
     dictionary.check_fits(model_hash=model.hash, site=site, width=activations.width(site))
     refuse_unfit(
         str(activations.path),

@@ -55,8 +55,8 @@ class DictionaryConfig:
             raise UsageError(f"centre is {self.centre!r}; expected one of {', '.join(CENTRES)}")
         if self.centre == "tied" and not self.autoencodes:
             raise UsageError(
-                f"centre is 'tied', but it reads {self.reads} and writes {self.writes}: the decoder "
-                "bias lies at what is written, not at what is read; give centre='none'"
+                f"centre is 'tied', but it reads {self.reads} and writes {self.writes}: the "
+                "decoder bias lies at what is written, not at what is read; give centre='none'"
             )
         if self.skip and self.autoencodes:
             raise UsageError(
@@ -95,7 +95,8 @@ class DictionaryConfig:
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> "DictionaryConfig":
         """Return the config that :meth:`to_json` described."""
-        plain = {
+        plain: dict[str, Any] = {
             name: tuple(part) if isinstance(part, list) else part for name, part in value.items()
         }
-        return cls(**{**plain, "nonlinearity": nonlinearities.from_json(value["nonlinearity"])})
+        plain["nonlinearity"] = nonlinearities.from_json(value["nonlinearity"])
+        return cls(**plain)

@@ -22,7 +22,7 @@ KIND = "dictionary"
 
 
 class Folded(NamedTuple):
-    """Weights for raw activations: f = nonlinearity(W_enc x + b_enc), x^ = f W_dec + b_dec (+ skip).
+    """Weights for raw activations: f = sigma(W_enc x + b_enc), x^ = f W_dec + b_dec + W_skip x.
 
     The nonlinearity's extras stay as they are: codes do not change.
     """
@@ -95,8 +95,10 @@ class Dictionary(nn.Module):
 
     def encoder(self) -> Encoder:
         """Return what the nonlinearity works with."""
-        extra = {**dict(self.learnt.items()), **dict(self.estimates.named_buffers())}
-        return Encoder(self.W_enc, self.b_enc, extra)
+        return Encoder(self.W_enc, self.b_enc, self._extra())
+
+    def _extra(self) -> dict[str, Tensor]:
+        return {**dict(self.learnt.items()), **dict(self.estimates.named_buffers())}
 
     def centred(self, x: Float[Tensor, "rows width"]) -> Float[Tensor, "rows width"]:
         """Return scaled inputs as the encoder sees them."""
@@ -145,7 +147,7 @@ class Dictionary(nn.Module):
         self.W_dec.div_(norms[:, None])
         self.W_enc.mul_(norms[:, None])
         self.b_enc.mul_(norms)
-        for name, value in self.config.nonlinearity.stretch(self.learnt, norms).items():
+        for name, value in self.config.nonlinearity.stretch(self._extra(), norms).items():
             self.learnt[name].copy_(value)
 
     def fold(self) -> Folded:
@@ -169,6 +171,17 @@ class Dictionary(nn.Module):
         """Return decoder rows (of ``features``, or all), detached."""
         rows = self.W_dec.detach()
         return rows if features is None else rows[features]
+
+    @property
+    def site(self) -> str:
+        """The one site that it reads and writes; UsageError for any but a plain autoencoder."""
+        if not self.config.autoencodes or len(self.config.reads) > 1:
+            raise UsageError(
+                f"the dictionary reads {', '.join(self.config.reads)} and writes "
+                f"{', '.join(self.config.writes)}: only autoencoders of one site are evaluated, "
+                "described and shown so far"
+            )
+        return self.config.reads[0]
 
     def check_fits(
         self, *, model_hash: str | None = None, site: str | None = None, width: int | None = None

@@ -1,8 +1,8 @@
 """From an activation to its features: one class a kind, listed in one table.
 
-A nonlinearity is given the input and the encoder rather than the scores, so that no kind has to keep
-all of them: where few features are active, only their entries are ever stored. ``forward`` is for
-training and differentiable, ``encode`` for everything else.
+A nonlinearity is given the input and the encoder rather than the scores, so that no kind has to
+keep all of them: where few features are active, only their entries are ever stored. ``forward`` is
+for training and differentiable, ``encode`` for everything else.
 """
 
 from collections.abc import Callable, Mapping
@@ -111,7 +111,7 @@ class TopK(Nonlinearity):
 
 @dataclass(frozen=True)
 class BatchTopK(Nonlinearity):
-    """The k x rows largest positive scores of a whole batch, whatever rows they are in (2412.06410).
+    """The k x rows largest positive scores of a batch, whatever rows they are in (2412.06410).
 
     Afterwards a feature is active where its score exceeds ``threshold``: the mean over training
     batches of the smallest value kept, older ones counting less.
@@ -192,12 +192,10 @@ class JumpReLU(Nonlinearity):
         floor = theta.detach() - self.bandwidth / 2
         scores = scores_above(x, encoder, floor)
         threshold = scores.of(theta)
-        values, active = _Jump.apply(scores.values, threshold, scores.there, self.bandwidth)
+        values, active = _Jump.apply(  # type: ignore[no-untyped-call]
+            scores.values, threshold, scores.there, self.bandwidth
+        )
         return Activity(scores.like(values), present=scores.there, l0=active.sum() / max(1, len(x)))
-
-    def encode(self, x: Float[Tensor, "rows width"], encoder: Encoder) -> Code:
-        """Return what exceeds the thresholds."""
-        return super().encode(x, encoder)
 
     @torch.no_grad()
     def after_step(self, activity: Activity, extra: Mapping[str, Tensor]) -> None:

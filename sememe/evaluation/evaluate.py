@@ -63,7 +63,7 @@ def evaluate(
     activations that are not of held-out documents.
     """
     config, progress = config or EvaluateConfig(), progress or Progress()
-    site = dictionary.config.reads[0]
+    site = dictionary.site
     dictionary.check_fits(model_hash=model.hash, site=site, width=held_out.width(site))
     refuse_unfit(
         str(held_out.path), {"corpus": (held_out.manifest["made_from"]["corpus"], corpus.hash)}
@@ -187,7 +187,7 @@ def _splice(
     }
     sums = dict.fromkeys(["original", *arms, "kl", "agreed"], 0.0)
     predicted = 0
-    site = dictionary.config.reads[0]
+    site = dictionary.site
     batch_tokens = max(1, config.batch_logits // model.vocabulary)
     for batch in window_batches(
         corpus, windows, chosen, batch_tokens=batch_tokens, bos=model.tokenizer.bos

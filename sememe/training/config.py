@@ -1,7 +1,7 @@
 """Everything that decides what a training run ends with, apart from the activations."""
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from sememe.dictionaries import nonlinearities, objectives
@@ -28,7 +28,7 @@ class TrainConfig:
 
     features: int = 9216
     """Number of features."""
-    nonlinearity: Nonlinearity = TopK(32)
+    nonlinearity: Nonlinearity = field(default=TopK(32))
     """How scores become feature values."""
     objective: tuple[Term, ...] = (Reconstruction(), AuxK())
     """Terms that training makes small together."""
@@ -99,8 +99,8 @@ class TrainConfig:
             nonlinearities.with_k(self.nonlinearity, self.k_from)
         if self.nonlinearity.kind == "batchtopk" and self.batch < FEWEST_SHARING:
             raise UsageError(
-                f"batch is {self.batch}, but batchtopk shares its budget over a batch and takes its "
-                f"threshold from it: expected {FEWEST_SHARING} or more"
+                f"batch is {self.batch}, but batchtopk shares its budget over a batch, and takes "
+                f"its threshold from it: expected {FEWEST_SHARING} or more"
             )
 
     def _check_composition(self) -> None:
@@ -109,8 +109,8 @@ class TrainConfig:
             check_number(f"{term.name} ramp", term.ramp, 0.0, 1.0)
         if not any(isinstance(term, Reconstruction | Divergence) for term in self.objective):
             raise UsageError(
-                f"objective has {[term.name for term in self.objective]}: without reconstruction or "
-                "kl there is nothing to learn"
+                f"objective has {[term.name for term in self.objective]}: without reconstruction "
+                "or kl there is nothing to learn"
             )
         if self.norms == "free" and not self.nonlinearity.scales:
             raise UsageError(
@@ -142,7 +142,8 @@ class TrainConfig:
         for term in self.objective:
             if reason := term.refusal(made):
                 raise UsageError(
-                    f"the objective's {term.name} does not go with {self.nonlinearity.kind}: {reason}"
+                    f"the objective's {term.name} does not go with {self.nonlinearity.kind}: "
+                    f"{reason}"
                 )
         return made
 

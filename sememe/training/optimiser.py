@@ -12,8 +12,8 @@ EPSILON = 1e-8
 class Adam:
     """Steps every parameter of a dictionary; with ``unit_rows`` decoder rows keep norm 1.
 
-    Then, from the gradient of a decoder row the part along the row is taken away before the step (it
-    would only feed the moments what renormalising undoes), and the row is scaled back after it.
+    Then the part of a decoder row's gradient along the row is taken away before the step (it would
+    only feed the moments what renormalising undoes), and the row is scaled back after it.
     """
 
     def __init__(

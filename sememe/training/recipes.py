@@ -57,8 +57,8 @@ def april_update(features: int = 9216, sparsity: float = 5.0, passes: int = 4) -
     """Return the ReLU + L1 recipe of Circuits Updates, April 2024 (transformer-circuits.pub).
 
     Adam (.9, .999) at 5e-5, decoder rows of any norm, which weighs the penalty, the penalty ramped
-    over the first 5% of steps, the rate falling to 0 over the last 20%, gradients clipped to norm 1.
-    The paper's 200,000 steps need far more activations than a short run has: raise
+    over the first 5% of steps, the rate falling to 0 over the last 20%, gradients clipped to 1. The
+    paper's 200,000 steps need far more activations than a short run has: raise
     ``learning_rate`` for those. Its decoder rows begin with norm .1, ours with 1.
     """
     return TrainConfig(
@@ -188,7 +188,7 @@ RECIPES: dict[str, Callable[..., TrainConfig]] = {
 """Every recipe by name."""
 
 
-def make(name: str, **settings: float | None) -> TrainConfig:
+def make(name: str, **settings: int | float | None) -> TrainConfig:
     """Return recipe ``name`` with those settings that are not None.
 
     UsageError for an unknown recipe, and for a setting that it has not.

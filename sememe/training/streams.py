@@ -40,7 +40,7 @@ class ActivationStream(Protocol):
 
 
 @runtime_checkable
-class LiveStream(ActivationStream, Protocol):
+class ModelStream(ActivationStream, Protocol):
     """A stream whose model is at hand, so that it can be run on from a reconstruction."""
 
     def divergence(self, rebuilt: Float[Tensor, "batch width"]) -> Float[Tensor, ""]:

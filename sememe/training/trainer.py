@@ -17,7 +17,7 @@ from sememe.training.config import TrainConfig
 from sememe.training.optimiser import Adam
 from sememe.training.revival import resample
 from sememe.training.schedules import fall, rise
-from sememe.training.streams import ActivationStream, LiveStream
+from sememe.training.streams import ActivationStream, ModelStream
 
 SAMPLE_ROWS = 32_768
 FACTOR_ROWS = 2048
@@ -188,7 +188,7 @@ class Trainer:
         return float(factor) if factor > 0 else 1.0
 
     def _divergence(self) -> Callable[[Tensor], Tensor] | None:
-        if not isinstance(self.stream, LiveStream):
+        if not isinstance(self.stream, ModelStream):
             return None
         live, scale = self.stream, self.dictionary.write_scale
         return lambda rebuilt: live.divergence(rebuilt / scale)

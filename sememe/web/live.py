@@ -41,7 +41,7 @@ class LivePrompt:
         ids = self.model.tokenizer.encode(text)
         if not 0 < len(ids) <= MAX_TOKENS:
             raise UsageError(f"text is {len(ids)} tokens long: expected 1 to {MAX_TOKENS}")
-        site = self.dictionary.config.reads[0]
+        site = self.dictionary.site
         parts = [ids[start : start + self.window] for start in range(0, len(ids), self.window)]
         rows = torch.cat([self._read(part, site) for part in parts])
         kept = self.rules.keep(torch.tensor(ids), {site: rows})

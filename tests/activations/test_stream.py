@@ -13,7 +13,7 @@ from tests.activations.stores import SITE, make_store
 def numbered(path: Path, shard_rows: list[int], block: int = 8, buffer: int = 4) -> Stream:
     """A stream whose rows are their own numbers."""
     rows = torch.arange(1, sum(shard_rows) + 1, dtype=torch.float32)[:, None]
-    return Stream(make_store(path, rows, shard_rows), SITE, block=block, buffer_blocks=buffer)
+    return Stream(make_store(path, rows, shard_rows), (SITE,), block=block, buffer_blocks=buffer)
 
 
 @settings(max_examples=25, deadline=None)

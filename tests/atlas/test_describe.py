@@ -1,6 +1,7 @@
 """An atlas against what a plain loop over dense feature values finds."""
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,10 +19,12 @@ from sememe.atlas.statistics import INTERVALS, Codes, FirstLook, SecondLook
 from sememe.atlas.store import Atlas
 from sememe.corpora.build import build_corpus
 from sememe.corpora.corpus import Corpus
+from sememe.dictionaries import ReLU
 from sememe.dictionaries.dictionary import Dictionary
+from sememe.dictionaries.objectives import L1, Reconstruction
 from sememe.errors import UsageError
 from sememe.models.load import LanguageModel
-from sememe.training.config import TrainConfig
+from sememe.training import TrainConfig, recipes
 from sememe.training.loop import train
 from tests.prose import prose
 
@@ -39,7 +42,16 @@ class Described(NamedTuple):
     """(rows, features) every feature value."""
 
 
-@pytest.fixture(scope="module", params=["topk", "relu"])
+CONFIGS = {
+    "topk": recipes.make("sememe", features=96, k=8, passes=3),
+    "relu": TrainConfig(
+        features=96, nonlinearity=ReLU(), objective=(Reconstruction(), L1(0.5)), passes=3
+    ),
+    "batchtopk": recipes.make("batchtopk", features=96, k=8, passes=3),
+}
+
+
+@pytest.fixture(scope="module", params=sorted(CONFIGS))
 def described(
     request: pytest.FixtureRequest,
     tmp_path_factory: pytest.TempPathFactory,
@@ -54,10 +66,9 @@ def described(
     stored = harvest(tiny_llama, corpus, [SITE], path / "store", config=config)
     assert stored.shards > 2
     dictionary = train(
-        Stream(stored, SITE),
-        TrainConfig(features=96, kind=request.param, k=8, l1=0.5, passes=3, batch=256),
+        Stream(stored, (SITE,)),
+        replace(CONFIGS[request.param], batch=256),
         path / "dictionary",
-        site=SITE,
         made_from={"model": tiny_llama.hash},
     )
     atlas = describe(tiny_llama, dictionary, stored, corpus, path / "atlas")

@@ -8,7 +8,7 @@ import torch
 from sememe.dictionaries import Code, Dictionary, DictionaryConfig, ReLU, TopK
 from sememe.dictionaries.initialisation import INITIALISATIONS, geometric_median
 from sememe.dictionaries.nonlinearities import from_json
-from sememe.dictionaries.objectives import Step, auxk, l1, reconstruction, unexplained
+from sememe.dictionaries.objectives import AuxK, Step, squared_error, unexplained, weighted_sum
 from sememe.errors import SememeError, UsageError
 
 SITE = ("layers.3.resid",)
@@ -18,7 +18,8 @@ def config(**changes):
     settings = {
         "reads": SITE,
         "writes": SITE,
-        "width": 4,
+        "read_widths": (4,),
+        "write_widths": (4,),
         "features": 10,
         "nonlinearity": TopK(3),
         **changes,
@@ -29,12 +30,14 @@ def config(**changes):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"width": 0}, "width is 0"),
+        ({"read_widths": (0,)}, r"read_widths is \(0,\)"),
+        ({"write_widths": (4, 4)}, r"write_widths is \(4, 4\)"),
         ({"features": -2}, "features is -2"),
         ({"nonlinearity": TopK(11)}, "k is 11; expected 1 to 10"),
         ({"nonlinearity": TopK(0)}, "k is 0"),
         ({"centre": "left"}, "centre is 'left'"),
-        ({"writes": ("layers.4.resid",)}, "layers.4.resid"),
+        ({"writes": ("layers.4.resid",)}, "layers.4.resid.*give centre='none'"),
+        ({"skip": True}, "the input would pass through"),
     ],
 )
 def test_impossible_configs_are_refused_naming_the_value(changes, said):
@@ -43,7 +46,9 @@ def test_impossible_configs_are_refused_naming_the_value(changes, said):
 
 
 def test_an_unknown_kind_is_refused_naming_those_there_are():
-    with pytest.raises(UsageError, match="'step' is unknown; expected one of topk, relu"):
+    with pytest.raises(
+        UsageError, match="'step' is unknown; expected one of topk, batchtopk, relu"
+    ):
         from_json({"kind": "step"})
 
 
@@ -93,7 +98,7 @@ def test_config_json_is_readable(tmp_path):
 def test_scale_of_the_terms():
     """Inputs of mean squared norm = width: predicting zero costs the width."""
     x = torch.randn(20_000, 16, generator=torch.Generator().manual_seed(0))
-    assert float(reconstruction(x, torch.zeros_like(x))) == pytest.approx(16, rel=0.02)
+    assert float(squared_error(x, torch.zeros_like(x))) == pytest.approx(16, rel=0.02)
     assert float(unexplained(x, torch.zeros_like(x))) == pytest.approx(16, rel=1e-3)
     assert float(unexplained(x, x)) == 0
     assert float(unexplained(torch.ones(5, 3), torch.zeros(5, 3))) == 0
@@ -103,24 +108,27 @@ def test_l1_weighs_values_by_decoder_norms_dense_and_sparse():
     dense = torch.tensor([[0.0, 2, 1], [3, 0, 0]])
     norms = torch.tensor([1.0, 10, 100])
     code = Code(torch.tensor([[1, 2], [0, 0]]), torch.tensor([[2.0, 1], [3, 0]]))
-    assert float(l1(dense, norms)) == float(l1(code, norms)) == (20 + 100 + 3) / 2
+    assert (
+        float(weighted_sum(dense, norms)) == float(weighted_sum(code, norms)) == (20 + 100 + 3) / 2
+    )
 
 
 def auxk_step():
     torch.manual_seed(0)
-    dictionary = Dictionary(config(width=8, features=10))
+    dictionary = Dictionary(config(read_widths=(8,), write_widths=(8,)))
     with torch.no_grad():
         for parameter in dictionary.parameters():
             parameter.copy_(torch.randn(parameter.shape))
         dictionary.b_enc += 3
     x = torch.randn(30, 8)
     activity = dictionary.activate(x)
-    return Step(x, activity, dictionary.rebuild(activity), dictionary, torch.tensor([2, 7]))
+    rebuilt = dictionary.rebuild(activity, x)
+    return Step(x, x, activity, rebuilt, dictionary, torch.tensor([2, 7]))
 
 
 def test_auxk_teaches_dead_features_alone():
     step = auxk_step()
-    auxk(step).backward()
+    AuxK()(step).backward()
     dictionary = step.dictionary
     alive = [i for i in range(10) if i not in (2, 7)]
     for weights in (dictionary.W_enc.grad, dictionary.W_dec.grad, dictionary.b_enc.grad[:, None]):
@@ -135,35 +143,48 @@ def test_auxk_does_not_count_the_decoder_bias_again():
     moved = torch.full((8,), 5.0)
     with torch.no_grad():
         step.dictionary.b_dec.add_(moved)
-    shifted = step._replace(x=step.x + moved, rebuilt=step.rebuilt + moved)
+    shifted = step._replace(x=step.x + moved, target=step.x + moved, rebuilt=step.rebuilt + moved)
     with torch.no_grad():
         step.dictionary.b_dec.sub_(moved)
-        before = float(auxk(step))
+        before = float(AuxK()(step))
         step.dictionary.b_dec.add_(moved)
-        assert float(auxk(shifted)) == pytest.approx(before, rel=1e-4)
+        assert float(AuxK()(shifted)) == pytest.approx(before, rel=1e-4)
+
+
+def test_auxk_teaches_features_whose_every_score_is_negative():
+    step = auxk_step()
+    with torch.no_grad():
+        step.dictionary.b_enc[[2, 7]] -= 50
+    AuxK()(step).backward()
+    assert (step.dictionary.b_enc.grad[[2, 7]] < 0).all()
 
 
 def test_auxk_without_dead_features_is_zero():
-    assert float(auxk(auxk_step()._replace(dead=torch.tensor([], dtype=torch.int64)))) == 0
+    assert float(AuxK()(auxk_step()._replace(dead=torch.tensor([], dtype=torch.int64)))) == 0
 
 
 @pytest.mark.parametrize("name", sorted(INITIALISATIONS))
 def test_first_rows_are_unit_distinct_and_seeded(name):
     sample = torch.randn(50, 16, generator=torch.Generator().manual_seed(1))
     make = INITIALISATIONS[name]
-    rows = make(200, sample, torch.Generator().manual_seed(2))
-    again = make(200, sample, torch.Generator().manual_seed(2))
-    other = make(200, sample, torch.Generator().manual_seed(3))
+    rows, decoder = make(200, sample, sample, torch.Generator().manual_seed(2))
+    again, _ = make(200, sample, sample, torch.Generator().manual_seed(2))
+    other, _ = make(200, sample, sample, torch.Generator().manual_seed(3))
+    assert decoder is rows
     assert torch.equal(rows, again)
     assert not torch.equal(rows, other)
     torch.testing.assert_close(rows.norm(dim=1), torch.ones(200))
     assert float((rows @ rows.T).fill_diagonal_(0).max()) < 1
 
 
-def test_data_rows_point_at_activations():
-    sample = 3 * torch.eye(16)[:4]
-    rows = INITIALISATIONS["data"](20, sample, torch.Generator().manual_seed(2))
-    assert float((rows @ sample.T / 3).max(1).values.min()) > 0.99
+def test_data_rows_point_at_activations_of_one_token_on_both_sides():
+    read, written = 3 * torch.eye(16)[:4], 2 * torch.eye(9)[3:7]
+    make = INITIALISATIONS["data"]
+    encoder, decoder = make(20, read, written, torch.Generator().manual_seed(2))
+    tokens = (encoder @ read.T / 3).max(1)
+    assert float(tokens.values.min()) > 0.99
+    assert torch.equal((decoder @ written.T / 2).argmax(1), tokens.indices)
+    assert float((decoder @ written.T / 2).max(1).values.min()) > 0.99
 
 
 def test_geometric_median_is_not_moved_by_far_outliers():

@@ -1,24 +1,79 @@
-"""What every kind of dictionary must do: one battery over the table of kinds."""
+"""What every kind of dictionary must do: one battery over tables of kinds, sites and terms."""
+
+import math
 
 import pytest
 import torch
 
-from sememe.dictionaries import Code, Dictionary, DictionaryConfig
-from sememe.dictionaries.nonlinearities import NONLINEARITIES, from_json, to_json
-from sememe.dictionaries.objectives import TERMS, Step
-from sememe.training.config import TrainConfig
-from sememe.training.kinds import KINDS
+from sememe.dictionaries import (
+    NONLINEARITIES,
+    BatchTopK,
+    Code,
+    Dictionary,
+    DictionaryConfig,
+    Gated,
+    JumpReLU,
+    ReLU,
+    TopK,
+    nonlinearities,
+)
+from sememe.dictionaries.nonlinearities import from_json, pack, to_json
+from sememe.dictionaries.objectives import (
+    L0,
+    L1,
+    TERMS,
+    AuxK,
+    Divergence,
+    GateReconstruction,
+    Matryoshka,
+    MultiTopK,
+    PreActivation,
+    Reconstruction,
+    Step,
+    Tanh,
+)
 
 WIDTH, FEATURES, K, ROWS = 12, 50, 6, 64
-SITE = ("layers.3.resid",)
-
-DENSE = {
-    "topk": lambda s: (
-        torch.zeros_like(s).scatter(1, (t := s.topk(K, dim=1)).indices, t.values).relu()
-    ),
-    "relu": lambda s: s.relu(),
+KINDS = {
+    "topk": TopK(K),
+    "batchtopk": BatchTopK(K),
+    "relu": ReLU(),
+    "jumprelu": JumpReLU(threshold=0.5, bandwidth=0.8),
+    "gated": Gated(),
 }
-"""Every nonlinearity again, on all scores at once."""
+SHAPES = {
+    "tied": {"reads": ("a",), "writes": ("a",), "read_widths": (WIDTH,), "write_widths": (WIDTH,)},
+    "untied": {
+        "reads": ("a",),
+        "writes": ("a",),
+        "read_widths": (WIDTH,),
+        "write_widths": (WIDTH,),
+        "centre": "none",
+    },
+    "transcoder": {
+        "reads": ("a",),
+        "writes": ("b",),
+        "read_widths": (WIDTH,),
+        "write_widths": (7,),
+        "centre": "none",
+    },
+    "skip": {
+        "reads": ("a",),
+        "writes": ("b",),
+        "read_widths": (WIDTH,),
+        "write_widths": (7,),
+        "centre": "none",
+        "skip": True,
+    },
+    "crosscoder": {
+        "reads": ("a", "b"),
+        "writes": ("a", "b"),
+        "read_widths": (WIDTH, 7),
+        "write_widths": (WIDTH, 7),
+    },
+}
+ENTRIES = {"sparse": -4.0, "dense": 0.0}
+"""Encoder biases that leave few features active, and that leave many."""
 
 
 @pytest.fixture(params=sorted(KINDS))
@@ -26,51 +81,94 @@ def kind(request):
     return request.param
 
 
-@pytest.fixture(params=["tied", "none"])
-def centre(request):
+@pytest.fixture(params=sorted(SHAPES))
+def shape(request):
     return request.param
 
 
-def make(kind, centre="tied", dtype=torch.float32):
-    config = DictionaryConfig(
-        reads=SITE,
-        writes=SITE,
-        width=WIDTH,
-        features=FEATURES,
-        nonlinearity=KINDS[kind].nonlinearity(TrainConfig(features=FEATURES, k=K)),
-        centre=centre,
-    )
-    dictionary = Dictionary(config, scale=0.37)
+@pytest.fixture(params=sorted(ENTRIES))
+def bias(request):
+    return ENTRIES[request.param]
+
+
+def make(kind, shape="tied", bias=-4.0, dtype=torch.float32):
+    config = DictionaryConfig(features=FEATURES, nonlinearity=KINDS[kind], **SHAPES[shape])
+    scales = [0.37, 1.9][: len(config.reads)], [0.37 if config.autoencodes else 0.8, 1.9]
+    dictionary = Dictionary(config, scales[0], scales[1][: len(config.writes)])
     generator = torch.Generator().manual_seed(5)
     with torch.no_grad():
-        for parameter in dictionary.parameters():
+        for name, parameter in dictionary.named_parameters():
             parameter.copy_(torch.randn(parameter.shape, generator=generator))
+            if "learnt" in name:
+                parameter.abs_().mul_(0.3)
         dictionary.W_dec /= dictionary.W_dec.norm(dim=1, keepdim=True)
-        dictionary.b_enc -= 2
+        dictionary.b_enc += bias
+        if kind == "batchtopk":
+            dictionary.estimates.get_buffer("threshold").fill_(0.6)
     return dictionary.to(dtype)
 
 
-def activations(dtype=torch.float32):
-    return 4 * torch.randn(ROWS, WIDTH, generator=torch.Generator().manual_seed(6)).to(dtype) + 1
+def activations(dictionary, dtype=torch.float32):
+    generator = torch.Generator().manual_seed(6)
+    return 4 * torch.randn(ROWS, dictionary.config.width, generator=generator).to(dtype) + 1
 
 
-def dense_features(dictionary, x):
-    """Feature values by the equations of the class, all at once."""
+def targets(dictionary, dtype=torch.float32):
+    generator = torch.Generator().manual_seed(7)
+    return torch.randn(ROWS, dictionary.config.write_width, generator=generator).to(dtype)
+
+
+def scores_of(dictionary, scaled):
     centre = dictionary.b_dec if dictionary.config.centre == "tied" else 0
-    scores = (x * dictionary.scale - centre) @ dictionary.W_enc.T + dictionary.b_enc
-    return DENSE[dictionary.config.nonlinearity.kind](scores)
+    return (scaled - centre) @ dictionary.W_enc.T + dictionary.b_enc
 
 
-def test_every_kind_has_a_dense_twin_here():
-    assert set(DENSE) == set(KINDS) == set(NONLINEARITIES)
+def largest(scores, count):
+    """The largest scores by a full sort, as a mask."""
+    mask = torch.zeros(scores.numel(), dtype=torch.bool)
+    mask[scores.flatten().sort(descending=True, stable=True).indices[:count]] = True
+    return mask.view_as(scores)
 
 
-def test_code_is_well_formed(kind, centre):
-    code = make(kind, centre).encode(activations())
+def dense_features(dictionary, scores, training):
+    """Feature values by the equations of the papers, on all scores at once."""
+    kind, learnt = dictionary.config.nonlinearity.kind, dictionary.learnt
+    if kind == "topk":
+        kept = torch.stack([largest(row[None], K)[0] for row in scores]) & (scores > 0)
+        return scores * kept
+    if kind == "batchtopk":
+        kept = largest(scores, K * len(scores)) if training else scores > 0.6
+        return scores * (kept & (scores > 0))
+    if kind == "relu":
+        return scores.relu()
+    if kind == "jumprelu":
+        return scores * (scores > learnt["threshold"])
+    product = scores - dictionary.b_enc
+    magnitude = learnt["log_scale"].exp() * product + learnt["magnitude_bias"]
+    return (scores > 0) * magnitude.relu()
+
+
+def spread(values):
+    """Feature values as a dense matrix."""
+    if not isinstance(values, Code):
+        return values
+    dense = torch.zeros(len(values.values), FEATURES, dtype=values.values.dtype)
+    return dense.scatter_add_(1, values.indices.long(), values.values)
+
+
+def test_every_kind_and_every_term_is_in_the_battery():
+    assert set(KINDS) == set(NONLINEARITIES)
+    assert {term.name for terms in OBJECTIVES.values() for term in terms} | {"kl"} == set(TERMS)
+
+
+def test_code_is_well_formed(kind, shape, bias):
+    dictionary = make(kind, shape, bias)
+    code = dictionary.encode(activations(dictionary))
     assert code.indices.shape == code.values.shape
     assert code.indices.dtype == torch.int32
     assert code.values.dtype == torch.float32
     assert (code.values >= 0).all()
+    assert (code.values > 0).any()
     assert (code.values.diff(dim=1) <= 0).all()
     assert (code.indices[code.values == 0] == 0).all()
     for indices, values in zip(*code, strict=True):
@@ -78,86 +176,307 @@ def test_code_is_well_formed(kind, centre):
         assert len(set(there.tolist())) == len(there)
 
 
-def test_encode_and_decode_are_the_equations(kind, centre):
-    dictionary, x = make(kind, centre), activations()
-    expected = dense_features(dictionary.double(), x.double())
-    rebuilt = (expected @ dictionary.W_dec + dictionary.b_dec) / dictionary.scale
-    dictionary.float()
-    code = dictionary.encode(x)
-    found = torch.zeros(ROWS, FEATURES).scatter_add_(1, code.indices.long(), code.values.detach())
-    torch.testing.assert_close(found.double(), expected.detach(), atol=1e-4, rtol=1e-4)
+def test_encode_and_decode_are_the_equations(kind, shape, bias):
+    dictionary = make(kind, shape, bias)
+    twin, x = make(kind, shape, bias, torch.float64), activations(dictionary)
+    scaled = x.double() * twin.read_scale
+    expected = dense_features(twin, scores_of(twin, scaled), training=False)
+    rebuilt = expected @ twin.W_dec + twin.b_dec
+    if twin.config.skip:
+        rebuilt = rebuilt + scaled @ twin.W_skip.T
+    found = spread(dictionary.encode(x)).double()
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(
-        dictionary(x).double().detach(), rebuilt.detach(), atol=1e-4, rtol=1e-4
+        dictionary(x).double(), rebuilt / twin.write_scale, atol=2e-4, rtol=1e-4
     )
 
 
-def test_training_and_inference_see_the_same_features(kind, centre):
-    dictionary, x = make(kind, centre), activations()
-    activity = dictionary.activate(x * dictionary.scale)
-    torch.testing.assert_close(
-        dictionary.rebuild(activity) / dictionary.scale, dictionary(x), atol=1e-5, rtol=1e-5
-    )
+def test_a_row_means_the_same_whatever_stands_beside_it(kind, shape):
+    dictionary = make(kind, shape)
+    x = activations(dictionary)
+    together, alone = dictionary(x), torch.cat([dictionary(row[None]) for row in x])
+    torch.testing.assert_close(together, alone, atol=1e-4, rtol=1e-4)
 
 
-def test_folding_is_an_identity(kind, centre):
-    """Encoder, decoder and biases with the scale folded in act on raw activations alone."""
-    dictionary, x = make(kind, centre, torch.float64), activations(torch.float64)
+def test_folding_is_an_identity(kind, shape, bias):
+    """Encoder, decoder, biases and thresholds with the scales folded in act on raw activations."""
+    dictionary = make(kind, shape, bias, torch.float64)
+    x = activations(dictionary, torch.float64)
     folded = dictionary.fold()
     scores = x @ folded.W_enc.T + folded.b_enc
-    features = DENSE[dictionary.config.nonlinearity.kind](scores)
-    torch.testing.assert_close(features, dense_features(dictionary, x))
-    torch.testing.assert_close(features @ folded.W_dec + folded.b_dec, dictionary(x))
+    scaled = x * dictionary.read_scale
+    if kind == "gated":  # its magnitude takes the product alone, without the gate's bias
+        torch.testing.assert_close(scores, scores_of(dictionary, scaled))
+    features = dense_features(dictionary, scores, training=False)
+    torch.testing.assert_close(
+        features, dense_features(dictionary, scores_of(dictionary, scaled), training=False)
+    )
+    rebuilt = features @ folded.W_dec + folded.b_dec
+    if folded.W_skip is not None:
+        rebuilt = rebuilt + x @ folded.W_skip.T
+    torch.testing.assert_close(rebuilt, dictionary(x))
 
 
-def test_gradients_of_the_objective_agree_with_a_dense_float64_twin(kind, centre):
-    dictionary, x = make(kind, centre), activations()
-    terms = KINDS[kind].terms(TrainConfig(features=FEATURES, k=K, l1=0.8))
-    scaled = x * dictionary.scale
+def test_moving_decoder_norms_to_the_encoder_changes_nothing(kind, shape):
+    dictionary = make(kind, shape, dtype=torch.float64)
+    if not dictionary.config.nonlinearity.scales:
+        with pytest.raises(Exception, match="train with unit rows"):
+            dictionary.unit_rows()
+        return
+    with torch.no_grad():
+        dictionary.W_dec.mul_(torch.linspace(0.2, 3, FEATURES)[:, None])
+    x = activations(dictionary, torch.float64)
+    before, code = dictionary(x), spread(dictionary.encode(x))
+    norms = dictionary.W_dec.detach().norm(dim=1)
+    dictionary.unit_rows()
+    torch.testing.assert_close(dictionary(x), before)
+    torch.testing.assert_close(spread(dictionary.encode(x)), code * norms)
+    torch.testing.assert_close(
+        dictionary.W_dec.norm(dim=1), torch.ones(FEATURES, dtype=torch.float64)
+    )
+
+
+OBJECTIVES = {
+    "plain": (Reconstruction(),),
+    "l1": (Reconstruction(0.7), L1(0.8)),
+    "tanh": (Reconstruction(), Tanh(0.8, c=3.0)),
+    "l0": (Reconstruction(), L0(0.9)),
+    "target": (Reconstruction(), L0(2.0, target=3.0)),
+    "preactivation": (Reconstruction(), PreActivation(0.1)),
+    "auxk": (Reconstruction(), AuxK(0.5, most=3)),
+    "multi_topk": (Reconstruction(), MultiTopK(0.4, factor=3)),
+    "matryoshka": (Reconstruction(), Matryoshka(0.6, shares=(0.1, 0.5))),
+    "sampled": (Reconstruction(), Matryoshka(0.6, sampled=3, seed=4)),
+    "gate": (L1(0.3), GateReconstruction(1.2), Reconstruction()),
+}
+DEAD = torch.tensor([1, 4, 9, 33, 40])
+
+
+class Gradients(torch.autograd.Function):
+    """The step function with its stand-in gradients by 2407.14435, on all scores at once."""
+
+    @staticmethod
+    def forward(ctx, z, threshold, bandwidth):
+        ctx.save_for_backward(z, threshold)
+        ctx.bandwidth = bandwidth
+        return (z > threshold).to(z.dtype)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        z, threshold = ctx.saved_tensors
+        inside = ((z - threshold) / ctx.bandwidth).abs() < 0.5
+        return None, (-gradient * inside / ctx.bandwidth).sum(0), None
+
+
+def twin_losses(twin, scaled, target):
+    """Every term again, dense in float64."""
+    scores = scores_of(twin, scaled)
+    kind = twin.config.nonlinearity.kind
+    base = twin.b_dec + (scaled @ twin.W_skip.T if twin.config.skip else 0)
+    norms = sum(p.norm(dim=1) for p in twin.W_dec.split(list(twin.config.write_widths), dim=1))
+    if kind == "jumprelu":
+        step = Gradients.apply(scores, twin.learnt["threshold"], 0.8)
+        # f = z H(z - theta); the paper's df/dtheta is that of theta H, so z is held at theta there.
+        held = scores * step.detach()
+        features = held + twin.learnt["threshold"].detach() * (step - step.detach())
+    else:
+        features = dense_features(twin, scores, training=True)
+    gate = scores.relu() if kind == "gated" else features
+    error = target - features @ twin.W_dec - base
+
+    def square(left):
+        return left.square().sum() / ROWS
+
+    def matryoshka(term):
+        return sum(
+            square(target - features[:, :end] @ twin.W_dec[:end] - base)
+            for end in term.ends(FEATURES, 11)
+        )
+
+    def auxk(term):
+        dead = scores_detached[:, DEAD]
+        kept = torch.stack([largest(row[None], term.most)[0] for row in dead])
+        left = error.detach()
+        rest = (left - (dead * kept) @ twin.W_dec[DEAD]).square().sum()
+        return target.shape[1] * rest / (left - left.mean(0)).square().sum()
+
+    centre = twin.b_dec.detach() if twin.config.centre == "tied" else 0
+    scores_detached = (scaled - centre) @ twin.W_enc.T + twin.b_enc
+
+    def multi(term):
+        kept = torch.stack([largest(row[None], term.factor * K)[0] for row in scores])
+        return square(target - (scores * kept).relu() @ twin.W_dec - base)
+
+    return {
+        "reconstruction": lambda term: square(error),
+        "l1": lambda term: (gate * norms).sum() / ROWS,
+        "tanh": lambda term: (term.c * features * norms).tanh().sum() / ROWS,
+        "l0": lambda term: (
+            step.sum() / ROWS
+            if term.target is None
+            else (step.sum() / ROWS / term.target - 1).square()
+        ),
+        "preactivation": lambda term: (
+            ((twin.learnt["threshold"] - scores_detached).relu() * norms.detach()).sum() / ROWS
+        ),
+        "auxk": auxk,
+        "multi_topk": multi,
+        "matryoshka": matryoshka,
+        "gate_reconstruction": lambda term: square(
+            target - gate @ twin.W_dec.detach() - (base.detach())
+        ),
+    }
+
+
+SENSIBLE = [
+    (kind, shape, objective)
+    for kind in KINDS
+    for shape in SHAPES
+    for objective, terms in OBJECTIVES.items()
+    if not any(term.refusal(make(kind, shape).config) for term in terms)
+]
+
+
+@pytest.mark.parametrize(("kind", "shape", "objective"), SENSIBLE)
+def test_gradients_agree_with_a_dense_float64_twin(kind, shape, objective, bias):
+    dictionary = make(kind, shape, bias)
+    terms = OBJECTIVES[objective]
+    scaled = activations(dictionary) * dictionary.read_scale
+    target = scaled if dictionary.config.autoencodes else targets(dictionary)
     activity = dictionary.activate(scaled)
-    dead = torch.tensor([1, 4, 9, 33])
-    step = Step(scaled, activity, dictionary.rebuild(activity), dictionary, dead)
-    sum(weight * TERMS[name](step) for name, weight in terms.items()).backward()
-    found = {name: p.grad.double() for name, p in dictionary.named_parameters()}
+    rebuilt = dictionary.rebuild(activity, scaled)
+    step = Step(scaled, target, activity, rebuilt, dictionary, DEAD, k=K, number=11)
+    loss = sum(term.weight * term(step) for term in terms)
+    loss.backward()
 
-    twin = make(kind, centre, torch.float64)
-    features = dense_features(twin, x.double())
-    scaled = x.double() * twin.scale
-    residual = scaled - features @ twin.W_dec - twin.b_dec
-    losses = {"reconstruction": residual.square().sum(1).mean()}
-    losses["l1"] = (features * twin.W_dec.norm(dim=1)).sum(1).mean()
-    kept = torch.zeros(FEATURES, dtype=torch.bool)
-    kept[dead] = True
-    centred = (scaled - twin.b_dec if centre == "tied" else scaled).detach()
-    scores = (centred @ twin.W_enc.T + twin.b_enc).masked_fill(~kept, -1).relu()
-    target = residual.detach()
-    left = (target - scores @ twin.W_dec).square().sum()
-    losses["auxk"] = WIDTH * left / (target - target.mean(0)).square().sum()
-    sum(weight * losses[name] for name, weight in terms.items()).backward()
-    for name, parameter in twin.named_parameters():
-        torch.testing.assert_close(found[name], parameter.grad, msg=name, atol=2e-4, rtol=2e-4)
+    twin = make(kind, shape, bias, torch.float64)
+    wide = scaled.double()
+    losses = twin_losses(twin, wide, wide if twin.config.autoencodes else target.double())
+    expected = sum(term.weight * losses[term.name](term) for term in terms)
+    expected.backward()
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-4)
+    for (name, ours), (_, theirs) in zip(
+        dictionary.named_parameters(), twin.named_parameters(), strict=True
+    ):
+        wanted = torch.zeros_like(theirs) if theirs.grad is None else theirs.grad
+        found = torch.zeros_like(ours) if ours.grad is None else ours.grad
+        size = max(1.0, float(wanted.abs().max()))
+        torch.testing.assert_close(found.double(), wanted, msg=name, atol=3e-4 * size, rtol=2e-3)
 
 
-def test_saved_and_loaded_is_the_same(kind, centre, tmp_path):
-    dictionary = make(kind, centre)
+def test_entries_that_a_relu_zeroed_get_no_gradient():
+    """With k larger than the number of positive scores, top-k entries include zeroed ones."""
+    dictionary = make("topk", bias=-14.0)
+    x = activations(dictionary) * dictionary.read_scale
+    activity = dictionary.activate(x)
+    assert (activity.values.values == 0).any()
+    dictionary.rebuild(activity, x).square().sum().backward()
+    fired = torch.zeros(FEATURES, dtype=torch.bool)
+    fired[activity.values.indices[activity.values.values > 0].long()] = True
+    assert fired.any()
+    assert not fired.all()
+    for gradient in (dictionary.W_enc.grad, dictionary.W_dec.grad, dictionary.b_enc.grad[:, None]):
+        assert not gradient[~fired].any()
+
+
+@pytest.mark.parametrize(
+    ("kind", "term", "said"),
+    [
+        ("topk", L1(), "topk sets the number of active features"),
+        ("batchtopk", Tanh(), "batchtopk sets the number"),
+        ("relu", L0(), "only jumprelu has a gradient"),
+        ("gated", PreActivation(), "only jumprelu has thresholds"),
+        ("relu", MultiTopK(), "only kinds with a k"),
+        ("jumprelu", GateReconstruction(), "only gated has a gate"),
+        ("topk", Matryoshka(shares=(0.5, 1.5)), "expected numbers between 0 and 1"),
+    ],
+)
+def test_terms_that_make_no_sense_are_refused_with_the_reason(kind, term, said):
+    assert said in term.refusal(make(kind).config)
+
+
+def test_the_model_goes_on_from_one_site_only():
+    assert "one site, not several" in Divergence().refusal(make("relu", "crosscoder").config)
+    assert Divergence().refusal(make("relu").config) == ""
+
+
+@pytest.mark.parametrize("kind", ["relu", "jumprelu", "gated"])
+def test_few_and_many_active_features_take_different_paths_to_the_same_values(kind, monkeypatch):
+    found = []
+    for share in (-1.0, 2.0):
+        monkeypatch.setattr(nonlinearities, "SPARSE", share)
+        dictionary = make(kind)
+        x = activations(dictionary) * dictionary.read_scale
+        activity = dictionary.activate(x)
+        assert isinstance(activity.values, Code) == (share > 0)
+        dictionary.rebuild(activity, x).square().sum().backward()
+        gradients = [p.grad for p in dictionary.parameters()]
+        found.append([spread(activity.values).detach(), *gradients])
+    for dense, sparse in zip(*found, strict=True):
+        torch.testing.assert_close(dense, sparse, atol=2e-3, rtol=1e-4)
+
+
+def test_batchtopk_learns_its_threshold_as_a_running_mean():
+    dictionary = make("batchtopk")
+    nonlinearity = BatchTopK(K, memory=0.9)
+    extra = {name: torch.zeros(()) for name in ("threshold", "batches")}
+    smallest, expected = [], 0.0
+    for number in range(30):
+        x = activations(dictionary) * dictionary.read_scale * (1 + number / 10)
+        activity = dictionary.activate(x, nonlinearity)
+        nonlinearity.after_step(activity, extra)
+        kept = activity.values.values.detach()
+        smallest.append(float(kept[kept > 0].min()))
+        weight = max(1 / (number + 1), 0.1)
+        expected += weight * (smallest[-1] - expected)
+    assert float(extra["threshold"]) == pytest.approx(expected, rel=1e-5)
+    assert min(smallest) < expected < max(smallest)
+
+
+def test_saved_and_loaded_is_the_same(kind, shape, tmp_path):
+    dictionary = make(kind, shape)
     manifest = dictionary.save(tmp_path / "d", made_from={"model": "abc"}, note="x")
     loaded = Dictionary.load(tmp_path / "d")
     assert loaded.config == dictionary.config
     assert loaded.manifest == manifest
+    assert set(loaded.state_dict()) == set(dictionary.state_dict())
     for name, tensor in dictionary.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], tensor)
     first = {p.name: p.read_bytes() for p in (tmp_path / "d").iterdir()}
     loaded.save(tmp_path / "e", made_from={"model": "abc"}, note="x")
     assert first == {p.name: p.read_bytes() for p in (tmp_path / "e").iterdir()}
+    x = activations(dictionary)
+    assert torch.equal(loaded(x), dictionary(x))
 
 
 def test_settings_survive_json(kind):
-    made = KINDS[kind].nonlinearity(TrainConfig(features=FEATURES, k=K))
-    assert from_json(to_json(made)) == made
+    assert from_json(to_json(KINDS[kind])) == KINDS[kind]
 
 
-def test_no_rows_give_an_empty_code(kind):
-    dictionary = make(kind)
-    code = dictionary.encode(torch.zeros(0, WIDTH))
+def test_no_rows_give_an_empty_code(kind, shape):
+    dictionary = make(kind, shape)
+    code = dictionary.encode(torch.zeros(0, dictionary.config.width))
     assert isinstance(code, Code)
     assert len(code.values) == 0
-    assert dictionary.decode(code).shape == (0, WIDTH)
+    assert dictionary.decode(code).shape == (0, dictionary.config.write_width)
+
+
+def test_packing_keeps_values_and_sorts_them():
+    dense = torch.tensor([[0.0, 2, 0, 5], [0, 0, 0, 0], [1, 0, 0, 0]])
+    code = pack(dense)
+    assert code.indices.tolist() == [[3, 1], [0, 0], [0, 0]]
+    assert code.values.tolist() == [[5, 2], [0, 0], [1, 0]]
+    loose = Code(
+        torch.tensor([[3, 0, 1], [0, 0, 0], [0, 2, 0]]).int(),
+        torch.tensor([[5.0, 0, 2], [0, 0, 0], [1, 0, 0]]),
+    )
+    assert all(torch.equal(a, b) for a, b in zip(pack(loose), code, strict=True))
+
+
+def test_sampled_prefixes_are_a_function_of_the_step_and_reach_all_sizes():
+    term = Matryoshka(sampled=4, seed=2)
+    assert term.ends(1000, 7) == term.ends(1000, 7)
+    drawn = [end for number in range(500) for end in term.ends(1000, number)]
+    assert all(0 < end < 1000 for end in drawn)
+    logs = torch.tensor([math.log(end) / math.log(1000) for end in drawn])
+    assert float(logs.mean()) == pytest.approx(0.5, abs=0.05)

@@ -78,7 +78,8 @@ def blank(width: int, site: str) -> Dictionary:
         DictionaryConfig(
             reads=(site,),
             writes=(site,),
-            width=width,
+            read_widths=(width,),
+            write_widths=(width,),
             features=2 * width,
             nonlinearity=ReLU(),
             centre="none",

@@ -9,10 +9,16 @@ import torch
 class MemoryStream:
     x: torch.Tensor
     scale: float = 1.0
+    sites: tuple[str, ...] = ("x",)
+    split: tuple[int, ...] | None = None
 
     @property
-    def width(self):
-        return self.x.shape[1]
+    def widths(self):
+        return self.split or (self.x.shape[1],)
+
+    @property
+    def scales(self):
+        return tuple(self.scale for _ in self.sites)
 
     @property
     def rows(self):
