@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from sememe.activations.harvest import harvest
+    from sememe.activations.live import LiveStream
     from sememe.activations.store import Activations
-    from sememe.activations.stream import Stream
+    from sememe.activations.stream import MemoryStream, Stream
     from sememe.atlas.describe import describe
     from sememe.atlas.store import Atlas
     from sememe.corpora.build import build_corpus as corpus
@@ -34,7 +35,9 @@ __all__ = [
     "Atlas",
     "Corpus",
     "Dictionary",
+    "LiveStream",
     "MapConfig",
+    "MemoryStream",
     "SememeError",
     "Site",
     "Stream",
@@ -57,7 +60,9 @@ _PLACES = {
     "Atlas": "sememe.atlas.store",
     "Corpus": "sememe.corpora.corpus",
     "Dictionary": "sememe.dictionaries.dictionary",
+    "LiveStream": "sememe.activations.live",
     "MapConfig": "sememe.job",
+    "MemoryStream": "sememe.activations.stream",
     "SememeError": "sememe.errors",
     "Site": "sememe.models.sites",
     "Stream": "sememe.activations.stream",

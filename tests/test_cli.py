@@ -3,12 +3,15 @@ import re
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from sememe import cli, commands
-from sememe.training.config import TrainConfig
+from sememe.training import TrainConfig, recipes
+from sememe.training.recipes import RECIPES
 from tests.prose import prose
 
 
@@ -40,6 +43,13 @@ def test_help_needs_neither_torch_nor_transformers() -> None:
 
 def test_training_dials_default_to_the_trainers_own() -> None:
     assert commands.Map(model="m").training() == TrainConfig()
+
+
+def test_every_recipe_can_be_chosen() -> None:
+    assert get_args(commands.Recipe) == tuple(RECIPES)
+    for name in RECIPES:
+        made = commands.Map(model="m", recipe=name, features=99, seed=5, batch=77).training()
+        assert made == replace(recipes.make(name, features=99, passes=4), seed=5, batch=77)
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,62 @@ SAMPLE_PASS = 2**31
 
 
 @dataclass(frozen=True)
+class MemoryStream:
+    """Activations that are in memory, as shuffled batches: one's own tensors."""
+
+    x: Float[torch.Tensor, "rows width"]
+    """Raw activations; several sites side by side."""
+    sites: tuple[str, ...] = ("activations",)
+    split: tuple[int, ...] = ()
+    """Width of each site; for one site its whole width."""
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Width of each site."""
+        return self.split or (self.x.shape[1],)
+
+    @property
+    def scales(self) -> tuple[float, ...]:
+        """What to multiply each site by so that its mean squared norm is its width."""
+        parts = self.x.split(list(self.widths), dim=1)
+        return tuple(float(part.square().mean().rsqrt()) for part in parts)
+
+    @property
+    def rows(self) -> int:
+        """Rows in one pass."""
+        return len(self.x)
+
+    def steps(self, batch: int, passes: int) -> int:
+        """Number of whole batches in ``passes`` passes; UsageError if there is not one."""
+        return _whole_batches(self.rows, batch, passes)
+
+    def batches(
+        self, batch: int, passes: int, seed: int, start: int = 0
+    ) -> Iterator[Float[torch.Tensor, "batch width"]]:
+        """Yield raw fp32 batches number ``start`` to the last; each pass has an order of its own."""
+        for number in range(start, self.steps(batch, passes)):
+            places = np.arange(number * batch, (number + 1) * batch)
+            chosen = np.empty(batch, np.int64)
+            for turn in np.unique(places // self.rows):
+                order = np.random.default_rng([seed, int(turn)]).permutation(self.rows)
+                here = places // self.rows == turn
+                chosen[here] = order[places[here] % self.rows]
+            yield self.x[torch.from_numpy(chosen)].float()
+
+    def sample(self, rows: int) -> Float[torch.Tensor, "rows width"]:
+        """Return a fixed random sample of at most ``rows`` raw rows, fp32."""
+        order = np.random.default_rng([SAMPLE_PASS]).permutation(self.rows)
+        return self.x[torch.from_numpy(order[:rows])].float()
+
+
+def _whole_batches(rows: int, batch: int, passes: int) -> int:
+    steps = rows * passes // batch
+    if steps < 1:
+        raise UsageError(f"batch {batch}: {passes} passes over {rows} rows do not fill one batch")
+    return steps
+
+
+@dataclass(frozen=True)
 class Stream:
     """One site of a store, or several side by side, as shuffled batches.
 
@@ -55,12 +111,7 @@ class Stream:
 
     def steps(self, batch: int, passes: int) -> int:
         """Number of whole batches in ``passes`` passes; UsageError if there is not one."""
-        steps = self.rows * passes // batch
-        if steps < 1:
-            raise UsageError(
-                f"batch {batch}: {passes} passes over {self.rows} rows do not fill one batch"
-            )
-        return steps
+        return _whole_batches(self.rows, batch, passes)
 
     def batches(
         self, batch: int, passes: int, seed: int, start: int = 0

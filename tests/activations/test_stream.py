@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sememe.activations.stream import Stream
+from sememe.activations.stream import MemoryStream, Stream
 from sememe.errors import UsageError
 from tests.activations.stores import SITE, make_store
 
@@ -80,3 +80,22 @@ def test_sample_is_of_the_store_and_fixed(tmp_path: Path) -> None:
     assert len(sample) == 20
     assert len(set(sample[:, 0].tolist())) == 20
     assert torch.equal(sample, stream.sample(20))
+
+
+def test_tensors_in_memory_are_a_stream_too():
+    x = torch.arange(100.0)[:, None] * torch.tensor([1.0, 0, 2])
+    stream = MemoryStream(x, ("a", "b"), (1, 2))
+    assert stream.widths == (1, 2)
+    for scale, part in zip(stream.scales, (x[:, :1], x[:, 1:]), strict=True):
+        norms = (scale * part).square().sum(1)
+        assert float(norms.mean()) == pytest.approx(part.shape[1], rel=1e-5)
+    whole = torch.cat(list(stream.batches(40, 2, seed=1)))
+    assert len(whole) == 200
+    for turn in (whole[:100], whole[100:]):
+        assert torch.equal(turn[:, 0].sort().values, x[:, 0])
+    assert not torch.equal(whole[:100], whole[100:])
+    later = list(stream.batches(40, 2, seed=1, start=3))
+    assert torch.equal(torch.cat(later), whole[120:])
+    assert len(stream.sample(30).unique(dim=0)) == 30
+    with pytest.raises(UsageError, match="do not fill one batch"):
+        stream.steps(300, 2)
