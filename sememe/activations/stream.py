@@ -58,7 +58,7 @@ class MemoryStream:
     def batches(
         self, batch: int, passes: int, seed: int, start: int = 0
     ) -> Iterator[Float[torch.Tensor, "batch width"]]:
-        """Yield raw fp32 batches number ``start`` to the last; each pass has an order of its own."""
+        """Yield raw fp32 batches number ``start`` to the last; each pass has its own order."""
         for number in range(start, self.steps(batch, passes)):
             places = np.arange(number * batch, (number + 1) * batch)
             chosen = np.empty(batch, np.int64)
