@@ -78,8 +78,7 @@ class Dictionary(nn.Module):
 
     def encode(self, x: Float[Tensor, "rows width"]) -> Code:
         """Return the code of raw activations, largest value first in every row."""
-        self._check_width(x)
-        centred = self.centred(x * self.read_scale)
+        centred = self.centred(self._accepted(x) * self.read_scale)
         return self.config.nonlinearity.encode(centred, self.encoder())
 
     def decode(self, code: Code) -> Float[Tensor, "rows write_width"]:
@@ -91,7 +90,7 @@ class Dictionary(nn.Module):
         rebuilt = self.decode(self.encode(x))
         if not self.config.skip:
             return rebuilt
-        return rebuilt + (x * self.read_scale) @ self.W_skip.T / self.write_scale
+        return rebuilt + (self._accepted(x) * self.read_scale) @ self.W_skip.T / self.write_scale
 
     def encoder(self) -> Encoder:
         """Return what the nonlinearity works with."""
@@ -238,13 +237,15 @@ class Dictionary(nn.Module):
         dictionary.manifest = manifest
         return dictionary
 
-    def _check_width(self, x: Tensor) -> None:
+    def _accepted(self, x: Float[Tensor, "rows width"]) -> Float[Tensor, "rows width"]:
+        """Return activations in the dictionary's dtype; models may compute in a lower one."""
         if x.shape[-1] != self.config.width:
             raise UsageError(
                 f"activations of width {x.shape[-1]} were given to a dictionary of width "
                 f"{self.config.width} (site {', '.join(self.config.reads)}): read what it was made "
                 "for"
             )
+        return x.to(self.W_enc.dtype)
 
 
 def _columns(scales: Sequence[float], widths: Sequence[int]) -> Float[Tensor, " width"]:

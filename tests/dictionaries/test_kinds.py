@@ -453,6 +453,12 @@ def test_settings_survive_json(kind):
     assert from_json(to_json(KINDS[kind])) == KINDS[kind]
 
 
+def test_activations_of_a_lower_precision_are_taken_as_they_are(kind, shape):
+    dictionary = make(kind, shape)
+    low = activations(dictionary).bfloat16()
+    assert torch.equal(dictionary(low), dictionary(low.float()))
+
+
 def test_no_rows_give_an_empty_code(kind, shape):
     dictionary = make(kind, shape)
     code = dictionary.encode(torch.zeros(0, dictionary.config.width))

@@ -1,0 +1,26 @@
+"""The commands as dataclasses: their fields are the flags, their docstrings the help.
+
+Heavy imports stay inside ``__call__``, so that ``sememe --help`` answers at once.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from sememe.commands.dials import Recipe
+from sememe.commands.dictionaries import Describe, Evaluate, Train
+from sememe.commands.inputs import Corpus, Harvest, Sites
+from sememe.commands.job import Map, Serve
+
+__all__ = ["COMMANDS", "Map", "Recipe", "Train"]
+
+COMMANDS: dict[str, Callable[..., Any]] = {
+    "map": Map,
+    "corpus": Corpus,
+    "harvest": Harvest,
+    "train": Train,
+    "evaluate": Evaluate,
+    "describe": Describe,
+    "serve": Serve,
+    "sites": Sites,
+}
+"""Every command by name."""

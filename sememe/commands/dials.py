@@ -1,0 +1,60 @@
+"""Options that several commands share."""
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from sememe.training.config import TrainConfig
+
+ModelDtype = Literal["auto", "fp32", "bf16"]
+Recipe = Literal[
+    "sememe",
+    "towards_monosemanticity",
+    "april_update",
+    "january_2025",
+    "openai_topk",
+    "gated",
+    "jumprelu",
+    "batchtopk",
+    "matryoshka",
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """Dials of training that several commands share."""
+
+    recipe: Recipe = "sememe"
+    """Way to train: ours, or a published one."""
+    features: int = 9216
+    """Number of features."""
+    k: int | None = None
+    """Features active on one token, for recipes with a budget; by default 32."""
+    sparsity: float | None = None
+    """Weight of the penalty that keeps features few, for recipes without a budget."""
+    passes: int = 4
+    """Times to go over the activations."""
+    batch: int | None = None
+    """Tokens a training step; by default the recipe's."""
+    learning_rate: float | None = None
+    """Learning rate after warm-up; by default the recipe's."""
+    seed: int = 0
+    """Of the choice of text, the first weights and the order of training."""
+
+    def training(self) -> "TrainConfig":
+        """Return the configuration of the trainer."""
+        from sememe.training import recipes
+
+        made = recipes.make(
+            self.recipe,
+            features=self.features,
+            k=self.k,
+            sparsity=self.sparsity,
+            passes=self.passes,
+        )
+        return replace(
+            made,
+            seed=self.seed,
+            batch=self.batch or made.batch,
+            learning_rate=self.learning_rate or made.learning_rate,
+        )

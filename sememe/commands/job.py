@@ -1,0 +1,103 @@
+"""The commands of a whole run: make it, show it."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from tyro.conf import Positional
+
+from sememe.commands.dials import ModelDtype, Training
+from sememe.commands.figures import show
+from sememe.terminal import terminal_progress
+
+
+@dataclass(frozen=True, kw_only=True)
+class Map(Training):
+    """Take a model apart: corpus, harvest, train, evaluate, describe. Resumes where it was."""
+
+    model: Positional[str]
+    """A packaged model (smollm2-135m, gemma3-270m), a directory, or a hub id."""
+    site: str | None = None
+    """Where to read the model; by default the residual stream after its middle layer."""
+    tokens: int = 1_000_000
+    """Tokens of text, those of the held-out twentieth of the documents included."""
+    text: tuple[str, ...] = ()
+    """Sources (`sememe corpus --list`) or paths of your own text; by default the default set."""
+    context: int = 256
+    """Longest stretch of a document that the model reads at once, in tokens."""
+    model_dtype: ModelDtype = "auto"
+    """What the model computes in; auto is bf16 where the processor is made for it."""
+    accept_terms: bool = False
+    """Accept the terms of a model that has them (Gemma)."""
+    out: Path | None = None
+    """Directory of the run; by default runs/MODEL."""
+    serve: bool = False
+    """Show the atlas in the browser when it is done."""
+    port: int = 8765
+    """Port to serve on; 0 takes any free one."""
+    json: bool = False
+    """Print the figures as one JSON object."""
+
+    def __call__(self) -> None:
+        from sememe.activations.rules import HarvestConfig
+        from sememe.job import MapConfig, map_model
+
+        if self.serve:
+            from sememe.web.server import check_ready
+
+            check_ready(self.port)
+        out = self.out or Path("runs") / Path(self.model).name
+        config = MapConfig(
+            model=self.model,
+            site=self.site,
+            tokens=self.tokens,
+            text=self.text,
+            seed=self.seed,
+            model_dtype=self.model_dtype,
+            accept_terms=self.accept_terms,
+            harvest=HarvestConfig(context=self.context),
+            train=self.training(),
+        )
+        with terminal_progress() as progress:
+            figures = map_model(config, out, progress=progress)
+        show(figures, self.json)
+        if self.serve:
+            Serve(run=out, port=self.port)()
+        elif not self.json:
+            sys.stdout.write(f"\nLook at it: sememe serve {out}\n")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Serve:
+    """Show a run in the browser, on this machine only."""
+
+    run: Positional[Path]
+    """What `sememe map` made."""
+    port: int = 8765
+    """Port to listen on; 0 takes any free one."""
+
+    def __call__(self) -> None:
+        from sememe.activations.rules import TokenRules
+        from sememe.activations.store import Activations
+        from sememe.artefacts import read_json, refuse_unfit
+        from sememe.atlas.store import Atlas
+        from sememe.dictionaries.dictionary import Dictionary
+        from sememe.job import Run
+        from sememe.web.live import LivePrompt
+        from sememe.web.server import serve
+
+        run = Run(self.run)
+        atlas = Atlas.open(run.atlas)
+        held_out = Activations.open(run.held_out, verify=False)
+        dictionary = Dictionary.load(run.dictionary)
+        made_from = atlas.manifest["made_from"]["dictionary"]
+        refuse_unfit(str(run.atlas), {"dictionary": (made_from, dictionary.manifest["hash"])})
+        window = held_out.manifest["config"]["window"]
+        prompt = LivePrompt(run.load_model, dictionary, TokenRules.of(held_out), window)
+        report = read_json(run.report) if run.report.exists() else {}
+
+        def announce(url: str) -> None:
+            sys.stdout.write(f"sememe shows {self.run} at\n\n    {url}\n\nCtrl-C ends it.\n")
+            sys.stdout.flush()
+
+        serve(atlas, port=self.port, prompt=prompt, report=report, announce=announce)
