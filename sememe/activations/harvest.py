@@ -171,7 +171,9 @@ def _shard(
         "place": (starts + position)[kept],
     }
     # one key: safetensors writes several in random order, and bytes must not depend on chance
-    facts = {"rows": int(kept.sum()), "squares": squares}
+    specials = int(torch.isin(token, torch.tensor(rules.special, dtype=torch.int32)).sum())
+    left_out = {"special": specials, "sink": count - specials - int(kept.sum())}
+    facts = {"rows": int(kept.sum()), "squares": squares, "left_out": left_out}
     return safetensors.torch.save(tensors, {"sememe": json.dumps(facts)})
 
 
@@ -208,6 +210,7 @@ def _finish(
     """Add up the shards' headers and write the manifest."""
     shards: list[dict[str, Any]] = []
     squares = dict.fromkeys(sites, 0.0)
+    left_out = {"special": 0, "sink": 0}
     for name in names:
         try:
             with safe_open(out / name, framework="pt") as shard:
@@ -219,6 +222,8 @@ def _finish(
         shards.append({"file": name, "rows": header["rows"]})
         for site in sites:
             squares[site] += header["squares"][site]
+        for reason in left_out:
+            left_out[reason] += header["left_out"][reason]
     rows = sum(shard["rows"] for shard in shards)
     if not rows:
         raise SememeError("no tokens are left after the token rules; use other text")
@@ -244,6 +249,7 @@ def _finish(
         },
         files=names,
         rows=rows,
+        left_out=left_out,
         shards=shards,
         sites=facts,
         rules=rules._asdict(),

@@ -24,12 +24,11 @@ from sememe.atlas.tokens import active_tokens, peak_tokens
 from sememe.atlas.weights import Ranked, logit_effects, neighbours
 from sememe.corpora.corpus import Corpus, Windows
 from sememe.dictionaries.dictionary import Dictionary
+from sememe.evaluation.evaluate import DENSE
 from sememe.kernels.compiled import Array
 from sememe.models.language_model import LanguageModel
 from sememe.progress import Progress
 
-DENSE = 0.1
-"""A feature that fires on a larger share of tokens than this is dense."""
 ULTRALOW = 1e-6
 """A feature that fires on a smaller share of tokens than this is ultralow."""
 

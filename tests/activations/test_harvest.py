@@ -176,5 +176,6 @@ def test_attention_sinks_of_smollm2_are_left_out(tmp_path: Path, smollm2: Langua
     windows = corpus.windows(64, held_out=False)
     assert not (position == 0).any()
     assert stored.rows == int(windows.length.sum()) - len(windows.start)
+    assert stored.manifest["left_out"] == {"special": 0, "sink": len(windows.start)}
     norms = stored.read(site, 0, stored.rows).float().norm(dim=1)
     assert float(norms.max()) < 10 * float(norms.median())
