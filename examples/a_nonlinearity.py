@@ -19,8 +19,8 @@ class GroupMax(Nonlinearity):
 
     groups: int
     kind: ClassVar[str] = "groupmax"
-    sparse: ClassVar[bool] = True
-    scales: ClassVar[bool] = False
+    budgeted: ClassVar[bool] = True
+    rescalable: ClassVar[bool] = False
 
     def forward(self, x: torch.Tensor, encoder: Encoder) -> Activity:
         """Return one entry a group; autograd takes the gradients back."""

@@ -54,14 +54,7 @@ def harvest(
             directory.
     """
     config, progress = config or HarvestConfig(), progress or Progress()
-    check_context(model, config)
-    made_with = corpus.manifest["made_from"]["tokenizer"]
-    if made_with != model.tokenizer.hash:
-        raise SememeError(
-            f"{corpus.path} was made with the tokenizer {made_with}, {model.name} has "
-            f"{model.tokenizer.hash}: make a corpus for this model"
-        )
-    lead = 0 if model.tokenizer.bos is None else 1
+    lead = check_corpus(model, corpus, config, held_out=held_out)
     arguments = {
         "model": model.hash,
         "model_dtype": model.dtype,
@@ -73,9 +66,6 @@ def harvest(
         **asdict(config),
     }
     windows = corpus.windows(config.context - lead, held_out)
-    if not len(windows.start):
-        kind = "held-out" if held_out else "training"
-        raise SememeError(f"{corpus.path} has no {kind} documents: use more text")
     for site in sites:
         model.site(site)
     begin(out, arguments)
@@ -255,6 +245,26 @@ def _finish(
         rules=rules._asdict(),
     )
     return Activations.open(out, verify=False)
+
+
+def check_corpus(
+    model: LanguageModel, corpus: Corpus, config: HarvestConfig, *, held_out: bool = False
+) -> int:
+    """Raise SememeError unless the model can read the corpus; return how many tokens lead a window.
+
+    That is 1 where the model wants a BOS in front, else 0.
+    """
+    check_context(model, config)
+    made_with = corpus.manifest["made_from"]["tokenizer"]
+    if made_with != model.tokenizer.hash:
+        raise SememeError(
+            f"{corpus.path} was made with the tokenizer {made_with}, {model.name} has "
+            f"{model.tokenizer.hash}: make a corpus for this model"
+        )
+    if not (corpus.held_out == held_out).any():
+        kind = "held-out" if held_out else "training"
+        raise SememeError(f"{corpus.path} has no {kind} documents: use more text")
+    return 0 if model.tokenizer.bos is None else 1
 
 
 def check_context(model: LanguageModel, config: HarvestConfig) -> None:

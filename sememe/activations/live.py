@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.functional import kl_div, log_softmax
 
 from sememe.activations.batches import WindowBatch, window_batches
+from sememe.activations.harvest import check_corpus
 from sememe.activations.rules import HarvestConfig, TokenRules, pilot
 from sememe.corpora.corpus import Corpus, Windows
 from sememe.errors import UsageError
@@ -34,9 +35,10 @@ class LiveStream:
     corpus: Corpus
     sites: tuple[str, ...]
     config: HarvestConfig = field(default_factory=HarvestConfig)
-    spliced: str | None = None
-    """The site that :meth:`divergence` replaces; by default the only one."""
     _last: list[tuple[WindowBatch, Bool[Tensor, " tokens"]]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        check_corpus(self.model, self.corpus, self.config)
 
     @cached_property
     def windows(self) -> Windows:
@@ -72,6 +74,10 @@ class LiveStream:
                 f"batch {batch} holds no window of {self.windows.length.max()} tokens: expected "
                 "that many or more, or a shorter context"
             )
+        if self.rows < batch:
+            raise UsageError(
+                f"batch {batch}: a pass over {self.rows} tokens does not fill one batch"
+            )
         return passes * (self.rows // batch)
 
     def batches(
@@ -79,9 +85,10 @@ class LiveStream:
     ) -> Iterator[Float[Tensor, "batch width"]]:
         """Yield raw fp32 batches number ``start`` to the last of ``passes`` passes."""
         per_pass = self.steps(batch, passes) // passes
-        for number in range(start, per_pass * passes):
-            groups = self._groups(batch, seed, number // per_pass)
-            yield self._read(groups[number % per_pass])
+        first, skip = divmod(start, per_pass)
+        for turn in range(first, passes):
+            yield from map(self._read, self._groups(batch, seed, turn)[skip:per_pass])
+            skip = 0
 
     def sample(self, rows: int) -> Float[Tensor, "rows width"]:
         """Return a fixed random sample of at most ``rows`` raw activations, fp32."""
@@ -93,14 +100,14 @@ class LiveStream:
                 break
         return torch.cat(parts)[:rows]
 
-    def divergence(self, rebuilt: Float[Tensor, "batch width"]) -> Float[Tensor, ""]:
+    def divergence(self, rebuilt: Float[Tensor, "batch width"], site: str) -> Float[Tensor, ""]:
         """Return KL(model || model going on from ``rebuilt``), in nats a token predicted.
 
-        ``rebuilt`` are raw activations in place of those of the batch yielded last; gradients reach
-        them. Tokens that the rules leave out keep their activations.
+        ``rebuilt`` are raw activations at ``site`` in place of those of the batch yielded last;
+        gradients reach them. Tokens that the rules leave out keep their activations. Memory: about
+        six times the batch's tokens x the vocabulary in fp32.
         """
         batch, kept = self._last[0]
-        site = self.spliced or self.sites[0]
         places = batch.valid.clone()
         places[batch.valid] = kept
 

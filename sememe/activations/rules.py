@@ -54,7 +54,8 @@ class TokenRules(NamedTuple):
         kept = ~torch.isin(ids, torch.tensor(self.special, dtype=ids.dtype))
         for site, limit in self.norm_limits.items():
             if site in values:
-                kept &= values[site].float().norm(dim=1) <= limit
+                # a NaN stays, so that the check of what is stored finds it
+                kept &= ~(values[site].float().norm(dim=1) > limit)
         return kept
 
     @classmethod

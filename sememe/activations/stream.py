@@ -9,6 +9,7 @@ of one endless sequence: a trainer that stops after any batch goes on from its n
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
@@ -17,7 +18,7 @@ import torch
 from jaxtyping import Float
 
 from sememe.activations.store import Activations
-from sememe.errors import UsageError
+from sememe.errors import SememeError, UsageError
 
 BLOCK = 1024
 BUFFER_BLOCKS = 128
@@ -35,16 +36,33 @@ class MemoryStream:
     split: tuple[int, ...] = ()
     """Width of each site; for one site its whole width."""
 
+    def __post_init__(self) -> None:
+        if self.x.ndim != 2 or not self.x.is_floating_point():
+            raise UsageError(
+                f"x is {self.x.dtype} of shape {tuple(self.x.shape)}; expected numbers (rows, width)"
+            )
+        if len(self.widths) != len(self.sites) or sum(self.widths) != self.x.shape[1]:
+            raise UsageError(
+                f"split is {self.split}, but x is {self.x.shape[1]} wide and the sites are "
+                f"{self.sites}: expected a width for each, {self.x.shape[1]} together"
+            )
+
     @property
     def widths(self) -> tuple[int, ...]:
         """Width of each site."""
         return self.split or (self.x.shape[1],)
 
-    @property
+    @cached_property
     def scales(self) -> tuple[float, ...]:
         """What to multiply each site by so that its mean squared norm is its width."""
-        parts = self.x.split(list(self.widths), dim=1)
-        return tuple(float(part.square().mean().rsqrt()) for part in parts)
+        squares = torch.zeros(self.x.shape[1], dtype=torch.float64)
+        for part in self.x.split(8192):
+            squares += part.double().square().sum(0)
+        sums = [float(part.sum()) for part in squares.split(list(self.widths))]
+        if 0.0 in sums:
+            raise SememeError(f"every activation at {self.sites[sums.index(0.0)]} is zero")
+        pairs = zip(self.widths, sums, strict=True)
+        return tuple((width * self.rows / total) ** 0.5 for width, total in pairs)
 
     @property
     def rows(self) -> int:
@@ -59,14 +77,15 @@ class MemoryStream:
         self, batch: int, passes: int, seed: int, start: int = 0
     ) -> Iterator[Float[torch.Tensor, "batch width"]]:
         """Yield raw fp32 batches number ``start`` to the last; each pass has its own order."""
+        orders: dict[int, npt.NDArray[np.int64]] = {}
         for number in range(start, self.steps(batch, passes)):
-            places = np.arange(number * batch, (number + 1) * batch)
-            chosen = np.empty(batch, np.int64)
-            for turn in np.unique(places // self.rows):
-                order = np.random.default_rng([seed, int(turn)]).permutation(self.rows)
-                here = places // self.rows == turn
-                chosen[here] = order[places[here] % self.rows]
-            yield self.x[torch.from_numpy(chosen)].float()
+            turns, places = np.divmod(np.arange(number * batch, (number + 1) * batch), self.rows)
+            for turn in set(range(turns[0], turns[-1] + 1)) - set(orders):
+                orders[turn] = np.random.default_rng([seed, turn]).permutation(self.rows)
+            for turn in [turn for turn in orders if turn < turns[0]]:
+                del orders[turn]
+            chosen = [orders[turn][place] for turn, place in zip(turns, places, strict=True)]
+            yield self.x[torch.tensor(chosen)].float()
 
     def sample(self, rows: int) -> Float[torch.Tensor, "rows width"]:
         """Return a fixed random sample of at most ``rows`` raw rows, fp32."""

@@ -24,13 +24,15 @@ KIND = "dictionary"
 class Folded(NamedTuple):
     """Weights for raw activations: f = sigma(W_enc x + b_enc), x^ = f W_dec + b_dec + W_skip x.
 
-    The nonlinearity's extras stay as they are: codes do not change.
+    sigma works with ``extra`` in place of the dictionary's own; codes do not change.
     """
 
     W_enc: Float[Tensor, "features width"]
     W_dec: Float[Tensor, "features write_width"]
     b_enc: Float[Tensor, " features"]
     b_dec: Float[Tensor, " write_width"]
+    extra: Mapping[str, Tensor]
+    """What the nonlinearity keeps beside the encoder: thresholds, gates."""
     W_skip: Float[Tensor, "write_width width"] | None = None
 
 
@@ -137,7 +139,7 @@ class Dictionary(nn.Module):
 
         SememeError for a kind whose choice of features depends on the norms.
         """
-        if not self.config.nonlinearity.scales:
+        if not self.config.nonlinearity.rescalable:
             raise SememeError(
                 f"{self.config.nonlinearity.kind} chooses features by their values, so that the "
                 "norms of decoder rows cannot move to the encoder: train with unit rows"
@@ -146,13 +148,15 @@ class Dictionary(nn.Module):
         self.W_dec.div_(norms[:, None])
         self.W_enc.mul_(norms[:, None])
         self.b_enc.mul_(norms)
-        for name, value in self.config.nonlinearity.stretch(self._extra(), norms).items():
-            self.learnt[name].copy_(value)
+        stretched = self.config.nonlinearity.stretch(self._extra(), norms)
+        for name, value in self.learnt.items():
+            value.copy_(stretched[name])
 
     def fold(self) -> Folded:
         """Return weights with the scales and the centre folded in; codes stay the same."""
         with torch.no_grad():
-            moved = self.W_enc @ self.b_dec if self.config.centre == "tied" else 0.0
+            tied = self.config.centre == "tied"
+            moved = self.W_enc @ self.b_dec if tied else torch.zeros_like(self.b_enc)
             skip = None
             if self.config.skip:
                 skip = self.W_skip * self.read_scale / self.write_scale[:, None]
@@ -161,6 +165,7 @@ class Dictionary(nn.Module):
                 W_dec=self.W_dec / self.write_scale,
                 b_enc=self.b_enc - moved,
                 b_dec=self.b_dec / self.write_scale,
+                extra=self.config.nonlinearity.shift(self._extra(), moved),
                 W_skip=skip,
             )
 

@@ -5,6 +5,8 @@ keep all of them: where few features are active, only their entries are ever sto
 for training and differentiable, ``encode`` for everything else.
 """
 
+import math
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar, NamedTuple
@@ -14,8 +16,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import pad
 
-from sememe.errors import UsageError
-from sememe.kernels import Code, encode_batchtopk, encode_positive, encode_topk
+from sememe.errors import UsageError, check_number
+from sememe.kernels import Code, encode_batchtopk, encode_positive, encode_topk, gather
 
 Values = Code | Tensor
 """Feature values of some rows: sparse, or dense as (rows, features)."""
@@ -54,10 +56,16 @@ class Nonlinearity:
     """
 
     kind: ClassVar[str]
-    scales: ClassVar[bool] = True
+    rescalable: ClassVar[bool] = True
     """Whether multiplying a feature's encoder row, bias and extras multiplies its value alone."""
-    sparse: ClassVar[bool] = False
+    budgeted: ClassVar[bool] = False
     """Whether it decides by itself how many features are active."""
+    shares_budget: ClassVar[bool] = False
+    """Whether rows of a batch share that number."""
+    counts: ClassVar[bool] = False
+    """Whether it has thresholds (``threshold`` among its extras) that L0 is differentiable in."""
+    gates: ClassVar[bool] = False
+    """Whether something else than a feature's value decides that it is active."""
 
     def parameters(self, features: int) -> dict[str, Float[Tensor, " features"]]:
         """Return what it learns beside the encoder, as it begins."""
@@ -86,6 +94,16 @@ class Nonlinearity:
         """Return ``extra`` for an encoder whose rows and biases are multiplied by ``factors``."""
         return dict(extra)
 
+    @torch.no_grad()
+    def shift(
+        self, extra: Mapping[str, Tensor], offsets: Float[Tensor, " features"]
+    ) -> dict[str, Tensor]:
+        """Return ``extra`` for inputs that are no longer centred: products grow by ``offsets``.
+
+        The encoder's bias falls by as much, so that scores stay the same.
+        """
+        return dict(extra)
+
 
 @dataclass(frozen=True)
 class TopK(Nonlinearity):
@@ -97,8 +115,8 @@ class TopK(Nonlinearity):
     k: int
     """Most features active on one activation."""
     kind: ClassVar[str] = "topk"
-    scales: ClassVar[bool] = False
-    sparse: ClassVar[bool] = True
+    rescalable: ClassVar[bool] = False
+    budgeted: ClassVar[bool] = True
 
     def forward(self, x: Float[Tensor, "rows width"], encoder: Encoder) -> Activity:
         """Return the code; only entries that are there carry gradients."""
@@ -119,11 +137,15 @@ class BatchTopK(Nonlinearity):
 
     k: int
     """Features active on one activation, on average."""
-    memory: float = 0.999
-    """Weight of the past in the estimate of the threshold, once it has one."""
+    memory: float = 0.99
+    """Weight of the past in the estimate of the threshold (.999 in the paper, for longer runs)."""
     kind: ClassVar[str] = "batchtopk"
-    scales: ClassVar[bool] = False
-    sparse: ClassVar[bool] = True
+    rescalable: ClassVar[bool] = False
+    budgeted: ClassVar[bool] = True
+    shares_budget: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        check_number("memory", self.memory, 0.0, 1.0)
 
     def estimates(self) -> dict[str, Tensor]:
         """Return the threshold and the number of batches that it is the mean of."""
@@ -158,7 +180,7 @@ class BatchTopK(Nonlinearity):
 
 @dataclass(frozen=True)
 class ReLU(Nonlinearity):
-    """f = ReLU(W_enc x + b), made sparse by a term of the objective."""
+    """f = ReLU(W_enc x + b), made sparse by a term of the objective; without one it is dense."""
 
     kind: ClassVar[str] = "relu"
 
@@ -181,6 +203,11 @@ class JumpReLU(Nonlinearity):
     bandwidth: float = 0.001
     """Width of the window around the threshold in which it learns."""
     kind: ClassVar[str] = "jumprelu"
+    counts: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        check_number("threshold", self.threshold, 0.0, math.inf)
+        check_number("bandwidth", self.bandwidth, sys.float_info.min, math.inf)
 
     def parameters(self, features: int) -> dict[str, Float[Tensor, " features"]]:
         """Return the thresholds."""
@@ -207,7 +234,7 @@ class JumpReLU(Nonlinearity):
         self, extra: Mapping[str, Tensor], factors: Float[Tensor, " features"]
     ) -> dict[str, Tensor]:
         """Return the thresholds multiplied too."""
-        return {"threshold": extra["threshold"] * factors}
+        return {**extra, "threshold": extra["threshold"] * factors}
 
 
 @dataclass(frozen=True)
@@ -219,6 +246,7 @@ class Gated(Nonlinearity):
     """
 
     kind: ClassVar[str] = "gated"
+    gates: ClassVar[bool] = True
 
     def parameters(self, features: int) -> dict[str, Float[Tensor, " features"]]:
         """Return the logarithm r of the magnitude's scale, and its bias b_mag."""
@@ -237,8 +265,15 @@ class Gated(Nonlinearity):
         self, extra: Mapping[str, Tensor], factors: Float[Tensor, " features"]
     ) -> dict[str, Tensor]:
         """Return the magnitude's bias multiplied too."""
-        bias = extra["magnitude_bias"]
-        return {"log_scale": extra["log_scale"], "magnitude_bias": bias * factors}
+        return {**extra, "magnitude_bias": extra["magnitude_bias"] * factors}
+
+    @torch.no_grad()
+    def shift(
+        self, extra: Mapping[str, Tensor], offsets: Float[Tensor, " features"]
+    ) -> dict[str, Tensor]:
+        """Return the magnitude's bias less what its products grow by."""
+        moved = extra["log_scale"].exp() * offsets
+        return {**extra, "magnitude_bias": extra["magnitude_bias"] - moved}
 
 
 class Scores(NamedTuple):
@@ -253,7 +288,7 @@ class Scores(NamedTuple):
 
     def of(self, parameter: Float[Tensor, " features"]) -> Tensor:
         """Return the parameter of each score's feature."""
-        return parameter if self.indices is None else parameter[self.indices.long()]
+        return parameter if self.indices is None else gather(parameter, self.indices)
 
     def like(self, values: Tensor) -> Values:
         """Return ``values`` as feature values at the same places."""
@@ -274,7 +309,7 @@ def scores_above(x: Float[Tensor, "rows width"], encoder: Encoder, floor: Tensor
         crowded = len(probe) == 0 or float((probe > 0).float().mean()) > SPARSE
     if crowded:
         dense = torch.addmm(encoder.bias, x, encoder.W.T)
-        there = dense > floor
+        there = ~(dense <= floor)  # a NaN score is there, so that training sees it
         return Scores(dense * there, there, None)
     code = encode_positive(x, encoder.W, encoder.bias - floor)
     there = code.values > 0
@@ -293,7 +328,7 @@ class _Jump(torch.autograd.Function):
         there: Tensor,
         bandwidth: float,
     ) -> tuple[Tensor, Tensor]:
-        active = (z > threshold) & there
+        active = ~(z <= threshold) & there
         ctx.save_for_backward(z, threshold, active, there)
         ctx.bandwidth = bandwidth
         return z * active, active.to(z.dtype)
@@ -359,5 +394,8 @@ def from_json(value: dict[str, Any]) -> Nonlinearity:
     settings = dict(value)
     kind = settings.pop("kind", None)
     if kind not in NONLINEARITIES:
-        raise UsageError(f"kind {kind!r} is unknown; expected one of {', '.join(NONLINEARITIES)}")
+        raise UsageError(
+            f"kind {kind!r} is unknown; expected one of {', '.join(NONLINEARITIES)}: import the "
+            "module that defines it first"
+        )
     return NONLINEARITIES[kind](**settings)

@@ -17,7 +17,7 @@ from sememe.dictionaries.config import DictionaryConfig
 from sememe.dictionaries.dictionary import Dictionary
 from sememe.dictionaries.nonlinearities import Activity, TopK, Values
 from sememe.errors import UsageError
-from sememe.kernels import Code, decode, encode_topk
+from sememe.kernels import Code, decode, encode_topk, gather, products
 
 
 class Step(NamedTuple):
@@ -103,13 +103,17 @@ class Tanh(Term):
         """Return the penalty."""
         values, norms = step.activity.values, step.dictionary.decoder_norms()
         if isinstance(values, Code):
-            weighed = values.values * norms[values.indices.long()]
+            weighed = values.values * gather(norms, values.indices)
         else:
             weighed = values * norms
-        return (self.c * weighed).tanh().sum() / len(weighed)
+        return (self.c * weighed).tanh().sum() / max(1, len(weighed))
 
     def refusal(self, config: DictionaryConfig) -> str:
-        """Refuse kinds whose budget sets the number of active features."""
+        """Refuse gates, and kinds whose budget sets the number of active features."""
+        if self.c <= 0:
+            return f"its c is {self.c}; expected a positive number"
+        if config.nonlinearity.gates:
+            return "it would teach the values alone, never the gate; use l1"
         return _budget(config, "a tanh penalty would only shrink their values")
 
 
@@ -129,7 +133,9 @@ class L0(Term):
 
     def refusal(self, config: DictionaryConfig) -> str:
         """Refuse kinds that have no gradient of the number of active features."""
-        if config.nonlinearity.kind == "jumprelu":
+        if self.target is not None and self.target <= 0:
+            return f"its target is {self.target}; expected a positive number"
+        if config.nonlinearity.counts:
             return ""
         return "only jumprelu has a gradient of the number of active features"
 
@@ -148,11 +154,12 @@ class PreActivation(Term):
         encoder = step.dictionary.encoder()
         scores = torch.addmm(encoder.bias, step.dictionary.centred(step.x).detach(), encoder.W.T)
         short = (encoder.extra["threshold"] - scores).relu()
-        return (short @ step.dictionary.decoder_norms().detach()).sum() / len(scores)
+        total = (short @ step.dictionary.decoder_norms().detach()).sum()
+        return total / max(1, len(scores))
 
     def refusal(self, config: DictionaryConfig) -> str:
         """Refuse kinds without thresholds."""
-        if config.nonlinearity.kind == "jumprelu":
+        if config.nonlinearity.counts:
             return ""
         return "only jumprelu has thresholds that scores can fall short of"
 
@@ -171,6 +178,10 @@ class AuxK(Term):
     """Dead features active on one activation; by default half the width."""
     name: ClassVar[str] = "auxk"
 
+    def refusal(self, config: DictionaryConfig) -> str:
+        """Refuse to let none of them act."""
+        return "" if self.most is None or self.most > 0 else f"most is {self.most}; expected 1 up"
+
     def __call__(self, step: Step) -> Float[Tensor, ""]:
         """Return width x the share of the residual's variance that is left."""
         if not len(step.dead):
@@ -179,11 +190,13 @@ class AuxK(Term):
         most = min(self.most or max(1, step.x.shape[1] // 2), len(dead))
         W_enc, bias = dictionary.W_enc[dead], dictionary.b_enc[dead]
         x = dictionary.centred(step.x).detach()
-        # Lifted above zero for the selection, which takes positive scores alone, and put back.
+        # Lifted above zero for the selection, which takes positive scores alone. The lift rounds
+        # values away where it is large, so they are computed again; gradients need no values.
         lift = (bias.abs().max() + W_enc.norm(dim=1).max() * x.norm(dim=1).max()).detach()
         code = encode_topk(x, W_enc, bias + lift, most)
         there = code.values > 0
-        values = (code.values - lift) * there
+        exact = products(code.indices, there, W_enc, x) + bias[code.indices.long()].detach()
+        values = exact * there + (code.values - code.values.detach())
         rebuilt = decode(Code(code.indices, values), dictionary.W_dec[dead], there)
         return unexplained((step.target - step.rebuilt).detach(), rebuilt)
 
@@ -206,7 +219,11 @@ class MultiTopK(Term):
 
     def refusal(self, config: DictionaryConfig) -> str:
         """Refuse kinds without a k."""
-        return "" if config.nonlinearity.sparse else "only kinds with a k can be given more of it"
+        if self.factor < 1:
+            return f"its factor is {self.factor}; expected 1 or more"
+        return (
+            "" if hasattr(config.nonlinearity, "k") else "only kinds with a k can have more of it"
+        )
 
 
 @dataclass(frozen=True)
@@ -236,7 +253,7 @@ class Matryoshka(Term):
     def __call__(self, step: Step) -> Float[Tensor, ""]:
         """Return the sum; every entry is decoded once, in the first prefix that holds it."""
         ends = self.ends(step.dictionary.config.features, step.number)
-        parts = blocks(step.activity.values, step.dictionary.W_dec, ends)
+        parts = blocks(step.activity, step.dictionary.W_dec, ends)
         rebuilt = step.dictionary.base(step.x)
         total = step.x.new_zeros(())
         for part in parts:
@@ -246,6 +263,8 @@ class Matryoshka(Term):
 
     def refusal(self, config: DictionaryConfig) -> str:
         """Refuse prefixes that are no prefixes."""
+        if not self.shares and not self.sampled:
+            return "it has no prefixes: give shares, or a number to sample"
         if any(not 0 < share < 1 for share in self.shares):
             return f"its shares are {self.shares}; expected numbers between 0 and 1"
         return "" if config.features > 1 else "one feature has no prefixes"
@@ -266,7 +285,7 @@ class GateReconstruction(Term):
 
     def refusal(self, config: DictionaryConfig) -> str:
         """Refuse kinds without a gate."""
-        return "" if config.nonlinearity.kind == "gated" else "only gated has a gate to teach"
+        return "" if config.nonlinearity.gates else "only gated has a gate to teach"
 
 
 @dataclass(frozen=True)
@@ -325,7 +344,8 @@ def squared_error(
 def weighted_sum(values: Values, weights: Float[Tensor, " features"]) -> Float[Tensor, ""]:
     """Return the mean over rows of the sum of feature values times ``weights``."""
     if isinstance(values, Code):
-        return (values.values * weights[values.indices.long()]).sum() / max(1, len(values.values))
+        weighed = values.values * gather(weights, values.indices)
+        return weighed.sum() / max(1, len(weighed))
     return (values @ weights).sum() / max(1, values.shape[0])
 
 
@@ -342,27 +362,21 @@ def unexplained(
 
 
 def blocks(
-    values: Values, W_dec: Float[Tensor, "features width"], ends: list[int]
+    activity: Activity, W_dec: Float[Tensor, "features width"], ends: list[int]
 ) -> list[Float[Tensor, "rows width"]]:
     """Return what the features up to each end, from the one before on, add to a reconstruction."""
-    starts = [0, *ends[:-1]]
-    if isinstance(values, Code):
-        return [
-            decode(
-                Code(
-                    values.indices,
-                    values.values * ((values.indices >= start) & (values.indices < end)),
-                ),
-                W_dec,
-            )
-            for start, end in zip(starts, ends, strict=True)
-        ]
-    return [
-        values[:, start:end] @ W_dec[start:end] for start, end in zip(starts, ends, strict=True)
-    ]
+    values, parts = activity.values, []
+    for start, end in zip([0, *ends[:-1]], ends, strict=True):
+        if isinstance(values, Code):
+            inside = (values.indices >= start) & (values.indices < end)
+            present = None if activity.present is None else activity.present & inside
+            parts.append(decode(Code(values.indices, values.values * inside), W_dec, present))
+        else:
+            parts.append(values[:, start:end] @ W_dec[start:end])
+    return parts
 
 
 def _budget(config: DictionaryConfig, because: str) -> str:
-    if not config.nonlinearity.sparse:
+    if not config.nonlinearity.budgeted:
         return ""
     return f"{config.nonlinearity.kind} sets the number of active features, {because}"

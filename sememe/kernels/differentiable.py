@@ -64,6 +64,47 @@ def decode(
     return out
 
 
+def gather(
+    parameter: Float[Tensor, " features"], indices: Int[Tensor, "rows k"]
+) -> Float[Tensor, "rows k"]:
+    """Return ``parameter[indices]``; its gradient is summed in one order, whatever the threads."""
+    out: Tensor = _Gather.apply(parameter, indices)  # type: ignore[no-untyped-call]
+    return out
+
+
+@torch.no_grad()
+def products(
+    indices: Int[Tensor, "rows k"],
+    there: Tensor,
+    W: Float[Tensor, "features width"],
+    x: Float[Tensor, "rows width"],
+) -> Float[Tensor, "rows k"]:
+    """Return ``x . W[index]`` for every entry, 0 where none is there; without gradients."""
+    return torch.as_tensor(kernels_for(x).code_gradient(indices, there.to(x.dtype), W, x))
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,  # noqa: ANN401
+        parameter: Float[Tensor, " features"],
+        indices: Int[Tensor, "rows k"],
+    ) -> Float[Tensor, "rows k"]:
+        ctx.save_for_backward(indices)
+        ctx.features = len(parameter)
+        return parameter[indices.long()]
+
+    @staticmethod
+    def backward(
+        ctx: Any,  # noqa: ANN401
+        gradient: Float[Tensor, "rows k"],
+    ) -> tuple[Tensor, None]:
+        (indices,) = ctx.saved_tensors
+        flat = indices.flatten().long()
+        summed = torch.bincount(flat, gradient.flatten(), minlength=ctx.features)
+        return summed.to(gradient.dtype), None
+
+
 class _Encode(torch.autograd.Function):
     @staticmethod
     def forward(

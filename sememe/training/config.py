@@ -8,8 +8,8 @@ from sememe.dictionaries import nonlinearities, objectives
 from sememe.dictionaries.config import DictionaryConfig
 from sememe.dictionaries.initialisation import INITIALISATIONS
 from sememe.dictionaries.nonlinearities import Nonlinearity, TopK
-from sememe.dictionaries.objectives import AuxK, Divergence, Reconstruction, Term
-from sememe.errors import UsageError
+from sememe.dictionaries.objectives import AuxK, Reconstruction, Term
+from sememe.errors import UsageError, check_number
 from sememe.training.revival import Resampling
 
 TUNED_AT = 2304
@@ -76,8 +76,10 @@ class TrainConfig:
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} is {getattr(self, name)}; expected 1 or more")
         check_number("clip", self.clip, 0.0, math.inf)
-        for name in ("warm_up", "decay", "k_share", "beta1", "beta2"):
+        for name in ("warm_up", "decay", "k_share"):
             check_number(name, getattr(self, name), 0.0, 1.0)
+        for name in ("beta1", "beta2"):
+            check_number(name, getattr(self, name), 0.0, math.nextafter(1.0, 0.0))
         if not 0 <= self.seed < 2**63:
             raise UsageError(f"seed is {self.seed}; expected 0 to 2^63 - 1")
         if self.learning_rate is not None and not 0 < self.learning_rate < math.inf:
@@ -97,9 +99,9 @@ class TrainConfig:
                 )
         if self.k_from is not None:
             nonlinearities.with_k(self.nonlinearity, self.k_from)
-        if self.nonlinearity.kind == "batchtopk" and self.batch < FEWEST_SHARING:
+        if self.nonlinearity.shares_budget and self.batch < FEWEST_SHARING:
             raise UsageError(
-                f"batch is {self.batch}, but batchtopk shares its budget over a batch, and takes "
+                f"batch is {self.batch}, but {self.nonlinearity.kind} shares its budget over a batch, and takes "
                 f"its threshold from it: expected {FEWEST_SHARING} or more"
             )
 
@@ -107,12 +109,17 @@ class TrainConfig:
         for term in self.objective:
             check_number(f"{term.name} weight", term.weight, 0.0, math.inf)
             check_number(f"{term.name} ramp", term.ramp, 0.0, 1.0)
-        if not any(isinstance(term, Reconstruction | Divergence) for term in self.objective):
+        weights = {term.name: term.weight for term in self.objective}
+        if not (weights.get("reconstruction") or weights.get("kl")):
             raise UsageError(
-                f"objective has {[term.name for term in self.objective]}: without reconstruction "
-                "or kl there is nothing to learn"
+                f"objective weighs {weights}: without reconstruction or kl there is nothing to learn"
             )
-        if self.norms == "free" and not self.nonlinearity.scales:
+        if self.nonlinearity.gates and not {"l1", "gate_reconstruction"} & set(weights):
+            raise UsageError(
+                f"objective weighs {weights}: nothing teaches the gate of {self.nonlinearity.kind}; "
+                "add l1 or gate_reconstruction"
+            )
+        if self.norms == "free" and not self.nonlinearity.rescalable:
             raise UsageError(
                 f"norms is 'free', but {self.nonlinearity.kind} chooses features by their values, "
                 "which decoder norms would distort: expected 'unit'"
@@ -187,9 +194,3 @@ def check_choice(name: str, value: str, table: object) -> None:
     assert isinstance(table, dict | tuple)
     if value not in table:
         raise UsageError(f"{name} is {value!r}; expected one of {', '.join(table)}")
-
-
-def check_number(name: str, value: float, low: float, high: float) -> None:
-    """Raise UsageError unless ``value`` lies between ``low`` and ``high``."""
-    if not low <= value <= high:
-        raise UsageError(f"{name} is {value}; expected {low:g} to {high:g}")

@@ -43,8 +43,9 @@ class ActivationStream(Protocol):
 class ModelStream(ActivationStream, Protocol):
     """A stream whose model is at hand, so that it can be run on from a reconstruction."""
 
-    def divergence(self, rebuilt: Float[Tensor, "batch width"]) -> Float[Tensor, ""]:
+    def divergence(self, rebuilt: Float[Tensor, "batch width"], site: str) -> Float[Tensor, ""]:
         """Return the KL divergence of predictions, in nats a token, for the batch yielded last.
 
-        ``rebuilt`` are raw activations in place of those of the batch; gradients reach them.
+        ``rebuilt`` are raw activations in place of those of the batch at ``site``; gradients reach
+        them.
         """

@@ -219,7 +219,7 @@ def test_folding_is_an_identity(kind, shape, bias):
 
 def test_moving_decoder_norms_to_the_encoder_changes_nothing(kind, shape):
     dictionary = make(kind, shape, dtype=torch.float64)
-    if not dictionary.config.nonlinearity.scales:
+    if not dictionary.config.nonlinearity.rescalable:
         with pytest.raises(Exception, match="train with unit rows"):
             dictionary.unit_rows()
         return
