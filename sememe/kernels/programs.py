@@ -94,8 +94,8 @@ def entries_of_tile(
     bias: tl.tensor,
     counts: tl.tensor,
     starts: tl.tensor,
-    indices: tl.tensor,
-    values: tl.tensor,
+    found_features: tl.tensor,
+    found_bits: tl.tensor,
     floor: tl.tensor,
     rows: tl.tensor,
     width: tl.tensor,
@@ -107,8 +107,8 @@ def entries_of_tile(
 ) -> None:
     """Count a tile's scores whose bits reach ``floor``; with ``starts`` write them from there on.
 
-    ``counts`` and ``starts`` are (rows, tiles); ``starts``, ``indices`` and ``values`` (bits) are
-    None while counting.
+    ``counts`` and ``starts`` are (rows, tiles). While counting, ``starts`` and what is found are
+    None.
     """
     row_blocks = tl.cdiv(rows, BLOCK_ROWS)
     tile = tl.program_id(0) // row_blocks
@@ -122,8 +122,8 @@ def entries_of_tile(
     else:
         start = tl.load(starts + place, mask=row < rows, other=0)
         at = start[:, None] + tl.cumsum(there.to(tl.int32), axis=1) - 1
-        tl.store(indices + at, tl.broadcast_to(feature[None, :], at.shape), mask=there)
-        tl.store(values + at, bits, mask=there)
+        tl.store(found_features + at, tl.broadcast_to(feature[None, :], at.shape), mask=there)
+        tl.store(found_bits + at, bits, mask=there)
 
 
 @program

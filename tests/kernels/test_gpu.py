@@ -4,6 +4,10 @@ Where scores must agree exactly they are small whole numbers, which both sides s
 so that ties are everywhere.
 """
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -25,12 +29,12 @@ shapes = pytest.mark.parametrize(("rows", "width", "features", "k"), SHAPES)
 dtypes = pytest.mark.parametrize("dtype", DTYPES, ids=str)
 
 
-@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+PLACE = pytest.param("cuda", marks=pytest.mark.gpu) if torch.cuda.is_available() else "cpu"
+
+
+@pytest.fixture(params=[PLACE])
 def device(request, monkeypatch):
-    """Where tensors lie: on a machine with a CUDA device there, else here, interpreted."""
-    if (request.param == "cuda") != torch.cuda.is_available():
-        there = "a" if torch.cuda.is_available() else "no"
-        pytest.skip(f"there is {there} CUDA device")
+    """Where tensors lie: on the CUDA device if there is one, else here, for the interpreter."""
     if request.param == "cpu":
         monkeypatch.setattr("triton.runtime.interpreter.InterpreterBuilder.create_dot", product)
     return request.param
@@ -258,3 +262,12 @@ def test_the_choice_on_a_cuda_device_is_triton_where_it_imports(monkeypatch):
         assert choice.kernels_for(there.double()) is reference
         monkeypatch.setattr(choice, "gpu_kernels", lambda: None)
         assert choice.kernels_for(there) is reference
+
+
+@pytest.mark.slow
+def test_every_program_compiles_for_gpus_that_are_not_here(tmp_path):
+    """The interpreter lets pass what the compiler refuses."""
+    settings = {"TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(tmp_path)}
+    command = [sys.executable, "-m", "tests.kernels.compile_programs"]
+    done = subprocess.run(command, env=os.environ | settings, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
