@@ -1,7 +1,7 @@
 """Triton twins of the reference kernels, for float32 and bfloat16 tensors on a GPU.
 
-Checked by Triton's interpreter and compiled for sm_80 and sm_90, but never yet run or timed on a
-real GPU: block sizes are guesses. The results do not depend on the order in which programs run.
+Tested in Triton's interpreter and compiled for sm_80 and sm_90, but never yet run or timed on a
+real GPU: block sizes are guesses. No result depends on the order in which programs run.
 """
 
 from typing import Any
@@ -75,11 +75,7 @@ def encode_batchtopk(
     if (keys[:, :, -1] >> 32 >= floor).any():
         row, feature, bits = _entries_above(x, W_enc, bias, floor)
     else:
-        row, place = (keys.flatten(1) >> 32 >= floor).nonzero(as_tuple=True)
-        found = keys.flatten(1)[row, place]
-        order = (row * W_enc.shape[0] + _features(found)).argsort()
-        row, found = row[order], found[order]
-        feature, bits = _features(found), (found >> 32).to(torch.int32)
+        row, feature, bits = _candidates_above(keys.flatten(1), floor)
     if len(bits) > budget:
         edge = bits.topk(budget).values[-1]
         above, equal = bits > edge, bits == edge
@@ -193,13 +189,26 @@ def _largest_of_tiles(
     return keys
 
 
+def _candidates_above(
+    keys: Int[Tensor, "rows candidates"], floor: int
+) -> tuple[Int[Tensor, " n"], Int[Tensor, " n"], Int[Tensor, " n"]]:
+    """Return row, feature and bits of the candidates whose bits reach ``floor``, in that order."""
+    row, place = (keys >> 32 >= floor).nonzero(as_tuple=True)
+    found = keys[row, place]
+    order = ((row << 32) + _features(found)).argsort()
+    return row[order], _features(found[order]), (found[order] >> 32).to(torch.int32)
+
+
 def _entries_above(
     x: Float[Tensor, "rows width"],
     W: Float[Tensor, "features width"],
     bias: Float[Tensor, " features"],
     floor: int,
 ) -> tuple[Int[Tensor, " n"], Int[Tensor, " n"], Int[Tensor, " n"]]:
-    """Return row, feature and bits of all scores whose bits reach ``floor``, in that order."""
+    """Return row, feature and bits of all scores whose bits reach ``floor``, in that order.
+
+    Two passes over the product: one counts, so that the other knows where to write.
+    """
     tiles = triton.cdiv(W.shape[0], FEATURES)
     counts = torch.empty(len(x), tiles, dtype=torch.int32, device=x.device)
     _run_tiles(programs.entries_of_tile, x, W, bias, counts, None, None, None, floor)

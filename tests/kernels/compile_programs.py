@@ -1,6 +1,6 @@
 """Compile every Triton program to machine code for GPUs that need not be here.
 
-The test of the GPU kernels runs it: ``TRITON_INTERPRET=0 python -m tests.kernels.compile_programs``.
+``test_gpu.py`` runs it; by hand ``TRITON_INTERPRET=0 python -m tests.kernels.compile_programs``.
 """
 
 import triton
