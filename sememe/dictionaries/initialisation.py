@@ -15,11 +15,13 @@ def random_rows(
     generator: Generator,
 ) -> tuple[Float[Tensor, "features width"], Float[Tensor, "features write_width"]]:
     """Return unit rows in uniformly random directions; only the samples' widths are used."""
-    encoder = normalize(torch.randn(features, read.shape[1], generator=generator), dim=1)
-    if written is read:
-        return encoder, encoder
-    decoder = torch.randn(features, written.shape[1], generator=generator)
-    return encoder, normalize(decoder, dim=1)
+
+    # Drawn on the CPU wherever the samples lie: a seed begins with the same weights everywhere.
+    def drawn(width: int) -> Float[Tensor, "features {width}"]:
+        return normalize(torch.randn(features, width, generator=generator), dim=1).to(read.device)
+
+    encoder = drawn(read.shape[1])
+    return encoder, encoder if written is read else drawn(written.shape[1])
 
 
 def data_rows(
@@ -39,7 +41,7 @@ def data_rows(
     def pointing(sample: Float[Tensor, "rows width"]) -> Float[Tensor, "features width"]:
         # A little noise, so that no two rows are alike and none is zero.
         noise = torch.randn(features, sample.shape[1], generator=generator)
-        return normalize(sample[chosen] + 1e-3 * noise, dim=1)
+        return normalize(sample[chosen] + 1e-3 * noise.to(sample.device), dim=1)
 
     encoder = pointing(read)
     return encoder, encoder if written is read else pointing(written)

@@ -69,15 +69,22 @@ def encode_positive(
 
 
 def _entries(scores: Float[Tensor, "rows features"], kept: Bool[Tensor, "rows features"]) -> Code:
-    counts = kept.sum(1)
-    width = int(counts.max()) if len(counts) else 0
     row, feature = kept.nonzero(as_tuple=True)
+    return padded(row, feature, scores[row, feature], len(scores))
+
+
+def padded(
+    row: Int[Tensor, " n"], feature: Int[Tensor, " n"], values: Float[Tensor, " n"], rows: int
+) -> Code:
+    """Return the code of entries ordered by row, as wide as the fullest of ``rows`` rows."""
+    counts = torch.bincount(row, minlength=rows)
+    width = int(counts.max()) if rows else 0
     place = torch.arange(len(row), device=row.device) - (counts.cumsum(0) - counts)[row]
-    indices = torch.zeros(len(scores), width, dtype=torch.int32, device=scores.device)
-    values = scores.new_zeros(len(scores), width)
+    indices = torch.zeros(rows, width, dtype=torch.int32, device=row.device)
+    padded_values = values.new_zeros(rows, width)
     indices[row, place] = feature.to(torch.int32)
-    values[row, place] = scores[row, feature]
-    return Code(indices, values)
+    padded_values[row, place] = values
+    return Code(indices, padded_values)
 
 
 def decode(

@@ -20,6 +20,7 @@ def train(
     *,
     reads: tuple[str, ...] | None = None,
     writes: tuple[str, ...] | None = None,
+    device: str = "cpu",
     made_from: Mapping[str, object] | None = None,
     progress: Progress | None = None,
 ) -> Dictionary:
@@ -29,7 +30,8 @@ def train(
     default what it reads: one site makes an autoencoder, another one written a transcoder, several
     a crosscoder. Killed and called again with the same arguments it goes on from its last
     checkpoint and ends with the same bytes; once finished it returns what is there. ``made_from``
-    names the inputs by hash.
+    names the inputs by hash. It trains on ``device`` (``cuda`` sums in another order than ``cpu``)
+    and returns a dictionary on the CPU.
 
     Raises UsageError for arguments that cannot work, SememeError for activations that are not
     finite or all alike and for training that diverges.
@@ -56,7 +58,7 @@ def train(
     lock(out)
     if stream.rows < 1:
         raise UsageError("there are no activations to train on (0 rows): harvest more text")
-    trainer = Trainer(stream, config, reads, writes)
+    trainer = Trainer(stream, config, reads, writes, device)
     if saved := load_checkpoint(out, run_key):
         trainer.restore(*saved)
     steps = trainer.steps
@@ -74,7 +76,7 @@ def train(
         if trainer.step % config.checkpoint_every == 0 and trainer.step < steps:
             state = {**trainer.state(), "run": run_key}
             save_checkpoint(out, trainer.step, trainer.tensors(), state)
-    dictionary, figures = trainer.dictionary, trainer.figures()
+    dictionary, figures = trainer.dictionary.cpu(), trainer.figures()
     if config.norms == "free":
         dictionary.unit_rows()
     dictionary.save(out, made_from=inputs, run=run_key, figures=figures, steps=steps)

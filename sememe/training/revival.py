@@ -67,8 +67,8 @@ def resample(
         if seen >= rule.rows:
             break
     chances = torch.cat(losses).square()
-    drawn = torch.multinomial(chances, len(dead), replacement=True, generator=generator)
-    living = torch.ones(dictionary.config.features, dtype=torch.bool)
+    drawn = torch.multinomial(chances.cpu(), len(dead), replacement=True, generator=generator)
+    living = torch.ones(dictionary.config.features, dtype=torch.bool, device=dead.device)
     living[dead] = False
     norms = dictionary.W_enc[living].norm(dim=1) if living.any() else dictionary.W_enc.norm(dim=1)
     dictionary.W_dec[dead] = normalize(torch.cat(targets)[drawn], dim=1)
@@ -78,7 +78,7 @@ def resample(
     dictionary.b_enc[dead] = 0
     first = dictionary.config.nonlinearity.parameters(dictionary.config.features)
     for name, value in first.items():
-        dictionary.learnt[name][dead] = value[dead]
+        dictionary.learnt[name][dead] = value.to(dead.device)[dead]
     for name, moment in moments.items():
         if moment.shape[0] == dictionary.config.features and "b_dec" not in name:
             moment[dead] = 0

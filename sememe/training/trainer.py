@@ -45,8 +45,9 @@ class Trainer:
         config: TrainConfig,
         reads: tuple[str, ...],
         writes: tuple[str, ...],
+        device: str = "cpu",
     ) -> None:
-        """Make the first weights from a sample of ``stream``.
+        """Make the first weights, on ``device``, from a sample of ``stream``.
 
         Raises UsageError for settings that do not go together or sites that the stream lacks, and
         SememeError for activations that are not finite or all alike.
@@ -62,11 +63,11 @@ class Trainer:
         )
         self.dictionary = Dictionary(
             settings, [scales[s] for s in reads], [scales[s] for s in writes]
-        )
+        ).to(device)
         self._reads, self._writes = _columns(widths, reads), _columns(widths, writes)
         self.steps = stream.steps(config.batch, config.passes)
         self.dead_after = config.dead_after(stream.rows)
-        self.silent = torch.zeros(config.features, dtype=torch.int64)
+        self.silent = torch.zeros(config.features, dtype=torch.int64, device=device)
         self.step = 0
         self.unexplained = 0.0
         self.active = 0.0
@@ -79,7 +80,8 @@ class Trainer:
     def split(
         self, rows: Float[Tensor, "rows all"]
     ) -> tuple[Float[Tensor, "rows width"], Float[Tensor, "rows write_width"]]:
-        """Return the scaled inputs and targets of raw rows of the stream."""
+        """Return the scaled inputs and targets of raw rows of the stream, on the device."""
+        rows = rows.to(self.silent.device)
         x = rows[:, self._reads] * self.dictionary.read_scale
         if self.dictionary.config.autoencodes:
             return x, x
@@ -145,7 +147,7 @@ class Trainer:
         self.dictionary.load_state_dict(weights)
         for name, moment in self.adam.moments.items():
             moment.copy_(tensors[name])
-        self.silent = tensors["silent"]
+        self.silent.copy_(tensors["silent"])
         self.step = self.adam.steps = state["step"]
         self.unexplained, self.active = state["unexplained"], state["active"]
 
