@@ -32,6 +32,7 @@ class GroupMax(Nonlinearity):
 
 NONLINEARITIES[GroupMax.kind] = GroupMax
 
+torch.manual_seed(0)
 true = torch.nn.functional.normalize(torch.randn(64, 24), dim=1)
 x = (torch.rand(20_000, 64) * (torch.rand(20_000, 64) < 0.05)) @ true
 config = sememe.TrainConfig(features=128, nonlinearity=GroupMax(8), batch=256, passes=5)

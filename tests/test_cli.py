@@ -49,7 +49,7 @@ def test_every_recipe_can_be_chosen() -> None:
     assert get_args(commands.Recipe) == tuple(RECIPES)
     for name in RECIPES:
         made = commands.Map(model="m", recipe=name, features=99, seed=5, batch=77).training()
-        assert made == replace(recipes.make(name, features=99, passes=4), seed=5, batch=77)
+        assert made == replace(recipes.make(name, features=99), seed=5, batch=77)
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ class MemoryStream:
     """Activations that are in memory, as shuffled batches: one's own tensors."""
 
     x: Float[torch.Tensor, "rows width"]
-    """Raw activations; several sites side by side."""
+    """Raw activations of any float dtype; several sites side by side."""
     sites: tuple[str, ...] = ("activations",)
     split: tuple[int, ...] = ()
     """Width of each site; for one site its whole width."""
@@ -39,7 +39,7 @@ class MemoryStream:
     def __post_init__(self) -> None:
         if self.x.ndim != 2 or not self.x.is_floating_point():
             raise UsageError(
-                f"x is {self.x.dtype} of shape {tuple(self.x.shape)}; expected numbers (rows, width)"
+                f"x is {self.x.dtype}, {tuple(self.x.shape)}; expected floats (rows, width)"
             )
         if len(self.widths) != len(self.sites) or sum(self.widths) != self.x.shape[1]:
             raise UsageError(

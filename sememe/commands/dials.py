@@ -26,14 +26,14 @@ class Training:
 
     recipe: Recipe = "sememe"
     """Way to train: ours, or a published one."""
-    features: int = 9216
-    """Number of features."""
+    features: int | None = None
+    """Number of features; by default the recipe's, 9,216 for ours."""
     k: int | None = None
     """Features active on one token, for recipes with a budget; by default 32."""
     sparsity: float | None = None
     """Weight of the penalty that keeps features few, for recipes without a budget."""
-    passes: int = 4
-    """Times to go over the activations."""
+    passes: int | None = None
+    """Times to go over the activations; by default the recipe's, 4 for most."""
     batch: int | None = None
     """Tokens a training step; by default the recipe's."""
     learning_rate: float | None = None
@@ -55,6 +55,6 @@ class Training:
         return replace(
             made,
             seed=self.seed,
-            batch=self.batch or made.batch,
-            learning_rate=self.learning_rate or made.learning_rate,
+            batch=made.batch if self.batch is None else self.batch,
+            learning_rate=made.learning_rate if self.learning_rate is None else self.learning_rate,
         )

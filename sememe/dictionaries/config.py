@@ -58,10 +58,11 @@ class DictionaryConfig:
                 f"centre is 'tied', but it reads {self.reads} and writes {self.writes}: the "
                 "decoder bias lies at what is written, not at what is read; give centre='none'"
             )
-        if self.skip and self.autoencodes:
+        shared = set(self.reads) & set(self.writes)
+        if self.skip and shared:
             raise UsageError(
-                f"skip is set, but it writes what it reads, {self.reads}: the input would pass "
-                "through and leave nothing to the features; use skip with a transcoder"
+                f"skip is set, but it reads and writes {', '.join(sorted(shared))}: the input "
+                "would pass through and leave nothing to the features; use skip with a transcoder"
             )
 
     @property

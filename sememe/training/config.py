@@ -101,8 +101,8 @@ class TrainConfig:
             nonlinearities.with_k(self.nonlinearity, self.k_from)
         if self.nonlinearity.shares_budget and self.batch < FEWEST_SHARING:
             raise UsageError(
-                f"batch is {self.batch}, but {self.nonlinearity.kind} shares its budget over a batch, and takes "
-                f"its threshold from it: expected {FEWEST_SHARING} or more"
+                f"batch is {self.batch}, but {self.nonlinearity.kind} shares its budget over a "
+                f"batch, and takes its threshold from it: expected {FEWEST_SHARING} or more"
             )
 
     def _check_composition(self) -> None:
@@ -112,12 +112,13 @@ class TrainConfig:
         weights = {term.name: term.weight for term in self.objective}
         if not (weights.get("reconstruction") or weights.get("kl")):
             raise UsageError(
-                f"objective weighs {weights}: without reconstruction or kl there is nothing to learn"
+                f"objective weighs {weights}: without reconstruction or kl there is nothing to "
+                "learn"
             )
         if self.nonlinearity.gates and not {"l1", "gate_reconstruction"} & set(weights):
             raise UsageError(
-                f"objective weighs {weights}: nothing teaches the gate of {self.nonlinearity.kind}; "
-                "add l1 or gate_reconstruction"
+                f"objective weighs {weights}: nothing teaches the gate of "
+                f"{self.nonlinearity.kind}; add l1 or gate_reconstruction"
             )
         if self.norms == "free" and not self.nonlinearity.rescalable:
             raise UsageError(

@@ -65,15 +65,18 @@ def train(
     progress.start("train", steps * config.batch, "activations", trainer.step * config.batch)
     for rows in stream.batches(config.batch, config.passes, config.seed, trainer.step):
         check_finite(rows, f"batch {trainer.step}", stream)
+        saving = (trainer.step + 1) % config.checkpoint_every == 0
         try:
             trainer.advance(rows)
+            if saving or trainer.step == steps:
+                trainer.check_weights()
         except FloatingPointError as error:
             raise SememeError(
                 f"training diverged at step {trainer.step} ({error}); the last good checkpoint is "
                 f"kept in {out}. Lower learning_rate (now {config.rate():g}) and give another --out"
             ) from None
         progress.advance(len(rows), **trainer.figures())
-        if trainer.step % config.checkpoint_every == 0 and trainer.step < steps:
+        if saving and trainer.step < steps:
             state = {**trainer.state(), "run": run_key}
             save_checkpoint(out, trainer.step, trainer.tensors(), state)
     dictionary, figures = trainer.dictionary.cpu(), trainer.figures()

@@ -59,7 +59,8 @@ def april_update(features: int = 9216, sparsity: float = 5.0, passes: int = 4) -
     Adam (.9, .999) at 5e-5, decoder rows of any norm, which weighs the penalty, the penalty ramped
     over the first 5% of steps, the rate falling to 0 over the last 20%, gradients clipped to 1. The
     paper's 200,000 steps need far more activations than a short run has: raise
-    ``learning_rate`` for those. Its decoder rows begin with norm .1, ours with 1.
+    ``learning_rate`` for those. Its decoder rows begin with norm .1 and biases with 0; ours with
+    norm 1 and where centred inputs score 0.
     """
     return TrainConfig(
         features=features,
@@ -79,8 +80,9 @@ def january_2025(features: int = 9216, sparsity: float = 10.0, passes: int = 4) 
     """Return the JumpReLU recipe of Circuits Updates, January 2025 (transformer-circuits.pub).
 
     tanh penalty with c = 4 ramped over the whole run, pre-activation loss 3e-6, thresholds from .1,
-    window 2, rate falling over the last 20%. Its calibration of the first encoder biases is left
-    out, and its window also passes gradients to the scores, ours to the thresholds alone.
+    window 2, rate falling over the last 20%. Its first weights (tiny uniform decoder, encoder its
+    scaled transpose, biases calibrated so that features fire equally) are left out, and its window
+    also passes gradients to the scores, ours to the thresholds alone.
     """
     return TrainConfig(
         features=features,
@@ -99,8 +101,9 @@ def openai_topk(features: int = 9216, k: int = 32, passes: int = 4) -> TrainConf
     """Return the recipe of Scaling and evaluating sparse autoencoders (arXiv 2406.04093).
 
     Constant learning rate of 1e-4 at 32,768 features that goes as 1 / sqrt(features), AuxK 1/32,
-    features dead after 10M activations. The paper's batch of 131,072, its average of the weights
-    over steps and its normalising of every activation are left out.
+    features dead after 10M activations, so that AuxK never acts in runs shorter than that. The
+    paper's batch of 131,072, its 256 dead features at a time (here half the width), its average of
+    the weights over steps and its normalising of every activation are left out.
     """
     return TrainConfig(
         features=features,
@@ -134,8 +137,9 @@ def jumprelu(features: int = 9216, k: int = 32, passes: int = 4) -> TrainConfig:
     """Return the recipe of Jumping ahead (JumpReLU, arXiv 2407.14435), aimed at an L0 of ``k``.
 
     Thresholds from .001 with a window of .001 for inputs of mean squared norm 1, which is
-    sqrt(width) times that for ours: .03 and .03 at width 768 or so. Adam (0, .999). The penalty is
-    (L0 / k - 1)^2, ramped; the paper weighs L0 itself.
+    sqrt(width) times that for ours: .03 and .03, right for widths near 1,000. Adam (0, .999). The
+    penalty is (L0 / k - 1)^2, ramped over a tenth of the run; the paper weighs L0 itself, ramped
+    over 10,000 steps, and learns at 7e-5, too slow for short runs.
     """
     return TrainConfig(
         features=features,
@@ -149,7 +153,11 @@ def jumprelu(features: int = 9216, k: int = 32, passes: int = 4) -> TrainConfig:
 
 
 def batchtopk(features: int = 9216, k: int = 32, passes: int = 4) -> TrainConfig:
-    """Return BatchTopK (arXiv 2412.06410): a budget shared over the batch, AuxK for the dead."""
+    """Return BatchTopK (arXiv 2412.06410): a budget shared over the batch, AuxK for the dead.
+
+    Our warm-up and decay; the threshold is estimated from the first step on, with a shorter memory
+    than the paper's.
+    """
     return TrainConfig(
         features=features,
         nonlinearity=BatchTopK(k),
@@ -160,7 +168,10 @@ def batchtopk(features: int = 9216, k: int = 32, passes: int = 4) -> TrainConfig
 
 
 def matryoshka(features: int = 9216, k: int = 32, passes: int = 4) -> TrainConfig:
-    """Return Matryoshka BatchTopK (arXiv 2503.17547): nested prefixes, each rebuilds alone."""
+    """Return Matryoshka BatchTopK (arXiv 2503.17547): nested prefixes, each rebuilds alone.
+
+    Schedule and threshold as of :func:`batchtopk`; prefixes of 1/16 to 1/2 of the features.
+    """
     return TrainConfig(
         features=features,
         nonlinearity=BatchTopK(k),

@@ -1,6 +1,6 @@
 """New directions for features that no longer fire: resampling as in Towards Monosemanticity."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +10,10 @@ from torch.nn.functional import normalize
 
 from sememe.dictionaries.dictionary import Dictionary
 from sememe.errors import UsageError
+
+Pair = tuple[Float[Tensor, "rows width"], Float[Tensor, "rows write_width"]]
+"""Scaled inputs, and what they should become."""
+MOST_ROWS = 2**24
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,8 @@ class Resampling:
         for name in ("every", "times", "silent", "rows"):
             if getattr(self, name) < 1:
                 raise UsageError(f"resampling {name} is {getattr(self, name)}; expected 1 or more")
+        if self.rows > MOST_ROWS:
+            raise UsageError(f"resampling rows is {self.rows}; expected at most {MOST_ROWS}")
         if not 0 < self.encoder_norm <= 1:
             raise UsageError(f"resampling encoder_norm is {self.encoder_norm}; expected 0 to 1")
 
@@ -44,41 +50,56 @@ def resample(
     dictionary: Dictionary,
     moments: dict[str, Tensor],
     dead: Int[Tensor, " dead"],
-    batches: Iterator[tuple[Float[Tensor, "rows width"], Float[Tensor, "rows write_width"]]],
+    batches: Callable[[], Iterator[Pair]],
     rule: Resampling,
     generator: Generator,
 ) -> None:
     """Point dead features at inputs that are rebuilt badly, in place.
 
-    Of scaled inputs and targets ``rule.rows`` are rebuilt; each is drawn with a probability that
-    goes as its squared error's square. A dead feature's decoder row becomes the target drawn, its
-    encoder row the input drawn at ``rule.encoder_norm`` of the living rows' mean norm, both by
-    direction alone; its bias 0, its extras those of a new dictionary, and the optimiser forgets it.
+    ``batches`` gives scaled inputs and targets, the same each time it is called: ``rule.rows`` of
+    them are rebuilt, and each is drawn with a probability that goes as its squared error's square.
+    A dead feature's decoder row becomes the target drawn, its encoder row the input drawn at
+    ``rule.encoder_norm`` of the living rows' mean norm, both by direction alone and not centred;
+    its bias 0, its extras those of a new dictionary, and the optimiser forgets it.
     """
     if not len(dead):
         return
-    inputs, targets, losses, seen = [], [], [], 0
-    for x, target in batches:
+    losses, seen = [], 0
+    for x, target in batches():
         rebuilt = dictionary.rebuild(dictionary.activate(x), x)
-        losses.append((target - rebuilt).square().sum(1).double())
-        inputs.append(x)
-        targets.append(target)
+        losses.append((target - rebuilt).square().sum(1).double().cpu())
         seen += len(x)
         if seen >= rule.rows:
             break
     chances = torch.cat(losses).square()
-    drawn = torch.multinomial(chances.cpu(), len(dead), replacement=True, generator=generator)
+    if not chances.sum() > 0:  # everything is rebuilt exactly
+        return
+    drawn = torch.multinomial(chances, len(dead), replacement=True, generator=generator)
+    inputs, targets = _rows(batches(), drawn)
     living = torch.ones(dictionary.config.features, dtype=torch.bool, device=dead.device)
     living[dead] = False
     norms = dictionary.W_enc[living].norm(dim=1) if living.any() else dictionary.W_enc.norm(dim=1)
-    dictionary.W_dec[dead] = normalize(torch.cat(targets)[drawn], dim=1)
-    dictionary.W_enc[dead] = normalize(torch.cat(inputs)[drawn], dim=1) * (
-        rule.encoder_norm * norms.mean()
-    )
+    dictionary.W_dec[dead] = normalize(targets, dim=1)
+    dictionary.W_enc[dead] = normalize(inputs, dim=1) * rule.encoder_norm * norms.mean()
     dictionary.b_enc[dead] = 0
     first = dictionary.config.nonlinearity.parameters(dictionary.config.features)
     for name, value in first.items():
         dictionary.learnt[name][dead] = value.to(dead.device)[dead]
     for name, moment in moments.items():
-        if moment.shape[0] == dictionary.config.features and "b_dec" not in name:
+        if name.split(".", 1)[1] not in ("b_dec", "W_skip"):
             moment[dead] = 0
+
+
+def _rows(batches: Iterator[Pair], wanted: Int[Tensor, " dead"]) -> Pair:
+    """Return the inputs and targets of the rows with these numbers, in their order."""
+    found: dict[int, Pair] = {}
+    left, first = sorted(set(wanted.tolist())), 0
+    for x, target in batches:
+        while left and left[0] < first + len(x):
+            number = left.pop(0)
+            found[number] = x[number - first], target[number - first]
+        first += len(x)
+        if not left:
+            break
+    inputs, targets = zip(*(found[number] for number in wanted.tolist()), strict=True)
+    return torch.stack(inputs), torch.stack(targets)

@@ -1,6 +1,5 @@
 """One dictionary in training: its first weights, and one step after the other."""
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -17,7 +16,7 @@ from sememe.training.config import TrainConfig
 from sememe.training.optimiser import Adam
 from sememe.training.revival import resample
 from sememe.training.schedules import fall, rise
-from sememe.training.streams import ActivationStream, ModelStream
+from sememe.training.streams import ActivationStream
 
 SAMPLE_ROWS = 32_768
 FACTOR_ROWS = 2048
@@ -66,6 +65,12 @@ class Trainer:
         ).to(device)
         self._reads, self._writes = _columns(widths, reads), _columns(widths, writes)
         self.steps = stream.steps(config.batch, config.passes)
+        if self.steps < 1:
+            raise UsageError(
+                f"batch is {config.batch}: {config.passes} passes over {stream.rows} activations "
+                "do not fill one: lower batch, or harvest more text"
+            )
+        self._divergence = getattr(stream, "divergence", None)
         self.dead_after = config.dead_after(stream.rows)
         self.silent = torch.zeros(config.features, dtype=torch.int64, device=device)
         self.step = 0
@@ -90,6 +95,9 @@ class Trainer:
     def advance(self, rows: Float[Tensor, "rows all"]) -> None:
         """Take one step on raw rows of the stream; FloatingPointError when it diverges."""
         config, dictionary = self.config, self.dictionary
+        if not len(rows):  # the token rules of a live stream may leave nothing of a batch
+            self.step += 1
+            return
         x, target = self.split(rows)
         nonlinearity = config.nonlinearity_at(self.step, self.steps)
         activity = dictionary.activate(x, nonlinearity)
@@ -103,25 +111,37 @@ class Trainer:
             dead=(self.silent >= self.dead_after).nonzero().flatten(),
             k=getattr(nonlinearity, "k", 0),
             number=self.step,
-            divergence=self._divergence(),
+            divergence=self._kl if self._divergence else None,
         )
-        loss = torch.zeros(())
+        loss = x.new_zeros(())
         for term in config.objective:
             if term.weight:
                 loss = loss + term.weight * rise(self.step, self.steps, term.ramp) * term(step)
         self._observe(step)
         if not torch.isfinite(loss):
             raise FloatingPointError(f"the loss is {float(loss)}")
-        if self.unexplained > DIVERGED:
+        if self.unexplained > DIVERGED and self._rebuilds:
             raise FloatingPointError(f"the unexplained share of variance is {self.unexplained:.1f}")
         loss.backward()
         rising = rise(self.step, self.steps, config.warm_up)
         falling = fall(self.step, self.steps, config.decay)
         self.adam.step(config.rate() * rising * falling, config.clip)
-        nonlinearity.after_step(activity, dictionary.encoder().extra)
+        if nonlinearity == config.nonlinearity:  # nothing is counted while k is on its way
+            nonlinearity.after_step(activity, dictionary.encoder().extra)
         self.step += 1
         if config.resampling is not None and config.resampling.due(self.step):
             self._resample()
+
+    @property
+    def _rebuilds(self) -> bool:
+        """Whether reconstructions are held near their targets, or only what the model makes."""
+        return any(term.name == "reconstruction" for term in self.config.objective)
+
+    def check_weights(self) -> None:
+        """Raise FloatingPointError if a weight is not finite, so that none such is saved."""
+        for name, value in self.dictionary.state_dict().items():
+            if not torch.isfinite(value.sum()):
+                raise FloatingPointError(f"{name} is not finite")
 
     def figures(self) -> dict[str, float]:
         """Return the smoothed share of variance unexplained, L0, and the share of dead features."""
@@ -154,13 +174,16 @@ class Trainer:
     @torch.no_grad()
     def _first_weights(self, sample: Float[Tensor, "rows all"]) -> None:
         check_finite(sample, "the sample for the first weights", self.stream)
-        if not (sample != sample[0]).any():
-            raise SememeError(
-                f"all {len(sample)} sampled activations at {', '.join(self.stream.sites)} are the "
-                "same: there is nothing to learn; read another site or other text"
-            )
+        parts = sample.split(list(self.stream.widths), dim=1)
+        for site, part in zip(self.stream.sites, parts, strict=True):
+            if not (part != part[0]).any():
+                raise SememeError(
+                    f"all {len(part)} sampled activations at {site} are the same: there is nothing "
+                    "to learn; read another site or other text"
+                )
         config, dictionary = self.config, self.dictionary
         x, target = self.split(sample)
+        self.variance = float((target - target.mean(0)).square().sum(1).mean())
         dictionary.b_dec.copy_(geometric_median(target))
         centre = dictionary.b_dec if target is x else geometric_median(x)
         read = x - centre
@@ -171,37 +194,54 @@ class Trainer:
         )
         dictionary.W_enc.copy_(encoder)
         dictionary.W_dec.copy_(decoder)
-        if dictionary.config.centre == "none":
-            dictionary.b_enc.copy_(-encoder @ centre)
-        factor = self._best_factor(x[:FACTOR_ROWS], target[:FACTOR_ROWS])
-        dictionary.W_enc.mul_(factor)
-        dictionary.b_enc.mul_(factor)
+        self._uncentre(centre)
+        dictionary.W_enc.mul_(self._best_factor(x[:FACTOR_ROWS], target[:FACTOR_ROWS]))
+        self._uncentre(centre)
+
+    def _uncentre(self, centre: Float[Tensor, " width"]) -> None:
+        """Begin biases where centred inputs would score 0, unless the dictionary centres itself."""
+        dictionary = self.dictionary
+        if dictionary.config.centre == "tied":
+            return
+        offsets = dictionary.W_enc @ centre
+        dictionary.b_enc.copy_(-offsets)
+        nonlinearity = dictionary.config.nonlinearity
+        first = nonlinearity.shift(nonlinearity.parameters(self.config.features), offsets.cpu())
+        for name, value in first.items():
+            dictionary.learnt[name].copy_(value)
 
     def _best_factor(
         self, x: Float[Tensor, "rows width"], target: Float[Tensor, "rows write_width"]
     ) -> float:
-        """Return what to multiply features by so that the first reconstruction is the nearest.
+        """Return what to multiply the encoder by so that the first reconstruction is the nearest.
 
         Without it half of all ReLU features are active at first and add up to many times the input.
+        A transcoder's first rows explain little, and random ones nothing, so that the nearest would
+        be at or below zero: it begins with reconstructions of .3 of the target's size at least.
         """
         base = self.dictionary.base(x)
         rebuilt = self.dictionary.rebuild(self.dictionary.activate(x), x) - base
-        factor = ((target - base) * rebuilt).sum() / rebuilt.square().sum().clamp_min(1e-12)
+        size = rebuilt.square().sum()
+        if not size:
+            return 1.0
+        factor = ((target - base) * rebuilt).sum() / size
+        if not self.dictionary.config.autoencodes:
+            least = 0.3 * ((target - base).square().sum() / size).sqrt()
+            factor = factor.clamp_min(least)
         return float(factor) if factor > 0 else 1.0
 
-    def _divergence(self) -> Callable[[Tensor], Tensor] | None:
-        if not isinstance(self.stream, ModelStream):
-            return None
-        live, scale = self.stream, self.dictionary.write_scale
-        return lambda rebuilt: live.divergence(rebuilt / scale)
+    def _kl(self, rebuilt: Float[Tensor, "rows write_width"]) -> Float[Tensor, ""]:
+        assert self._divergence is not None
+        (site,) = self.dictionary.config.writes
+        found: Tensor = self._divergence(rebuilt / self.dictionary.write_scale, site)
+        return found.to(rebuilt.device)
 
     @torch.no_grad()
     def _observe(self, step: Step) -> None:
         counts = fired(step.activity, self.config.features)
         self.silent = (self.silent + len(step.x)).where(counts == 0, 0)
         error = torch.linalg.vector_norm(step.target - step.rebuilt).square()
-        variance = torch.linalg.vector_norm(step.target - step.target.mean(0)).square()
-        unexplained = float(error / variance.clamp_min(1e-12))
+        unexplained = float(error) / (len(step.x) * self.variance)
         active = float(counts.sum()) / len(step.x)
         weight = max(1 - SMOOTHING, 1 / (self.step + 1))
         self.unexplained += weight * (unexplained - self.unexplained)
@@ -213,15 +253,13 @@ class Trainer:
         dead = (self.silent >= rule.silent * config.batch).nonzero().flatten()
         batch = min(config.batch, self.stream.rows)
         seed = config.seed + RESAMPLING_SEED + self.step
-        batches = self.stream.batches(batch, 1, seed)
-        generator = Generator().manual_seed(seed)
         resample(
             self.dictionary,
             self.adam.moments,
             dead,
-            (self.split(rows) for rows in batches),
+            lambda: map(self.split, self.stream.batches(batch, 1, seed)),
             rule,
-            generator,
+            Generator().manual_seed(seed),
         )
         self.silent[dead] = 0
 

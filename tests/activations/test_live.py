@@ -65,9 +65,9 @@ def test_the_divergence_is_that_of_the_model_run_by_hand(
 ) -> None:
     live = LiveStream(tiny_llama, corpus, (SITE,), CONFIG)
     rows = next(live.batches(150, 1, seed=0))
-    assert float(live.divergence(rows)) == pytest.approx(0, abs=1e-5)
+    assert float(live.divergence(rows, SITE)) == pytest.approx(0, abs=1e-5)
     rebuilt = (rows + 0.1 * torch.randn(rows.shape)).requires_grad_()
-    found = live.divergence(rebuilt)
+    found = live.divergence(rebuilt, SITE)
     found.backward()
     assert rebuilt.grad is not None
     assert (rebuilt.grad.norm(dim=1) > 0).float().mean() > 0.9
@@ -111,7 +111,8 @@ def test_training_end_to_end_brings_predictions_nearer_than_reconstruction_alone
         dictionary = train(live, config, tmp_path / name)
         with torch.no_grad():
             divergences = [
-                float(live.divergence(dictionary(rows))) for rows in live.batches(256, 1, seed=9)
+                float(live.divergence(dictionary(rows), SITE))
+                for rows in live.batches(256, 1, seed=9)
             ]
         ended[name] = sum(divergences) / len(divergences)
     assert ended["kl"] < 0.9 * ended["plain"]
@@ -126,3 +127,11 @@ def test_a_trainer_knows_that_its_stream_has_a_model(
     before = trainer.dictionary.W_dec.detach().clone()
     trainer.advance(next(live.batches(128, 4, 0)))
     assert not torch.equal(before, trainer.dictionary.W_dec)
+
+
+def test_text_for_another_model_is_refused(corpus: Corpus, tiny_llama: LanguageModel) -> None:
+    with pytest.raises(UsageError, match="context 100000"):
+        LiveStream(tiny_llama, corpus, (SITE,), HarvestConfig(context=100_000))
+    live = LiveStream(tiny_llama, corpus, (SITE,), CONFIG)
+    with pytest.raises(UsageError, match="batch 1000000: a pass over"):
+        live.steps(1_000_000, 3)

@@ -99,3 +99,20 @@ def test_tensors_in_memory_are_a_stream_too():
     assert len(stream.sample(30).unique(dim=0)) == 30
     with pytest.raises(UsageError, match="do not fill one batch"):
         stream.steps(300, 2)
+
+
+def test_scales_of_tensors_in_memory_do_not_overflow_their_dtype():
+    x = torch.randn(5000, 8) * 300
+    assert MemoryStream(x.half()).scales[0] == pytest.approx(MemoryStream(x).scales[0], rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((torch.ones(3, 2), ("a", "b")), r"split is \(\), but x is 2 wide"),
+        ((torch.ones(3, 2), ("a", "b"), (1, 2)), r"split is \(1, 2\), but x is 2 wide"),
+    ],
+)
+def test_tensors_that_do_not_fit_their_sites_are_refused(arguments, said):
+    with pytest.raises(UsageError, match=said):
+        MemoryStream(*arguments)

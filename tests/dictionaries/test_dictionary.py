@@ -5,7 +5,15 @@ import json
 import pytest
 import torch
 
-from sememe.dictionaries import Code, Dictionary, DictionaryConfig, ReLU, TopK
+from sememe.dictionaries import (
+    BatchTopK,
+    Code,
+    Dictionary,
+    DictionaryConfig,
+    JumpReLU,
+    ReLU,
+    TopK,
+)
 from sememe.dictionaries.initialisation import INITIALISATIONS, geometric_median
 from sememe.dictionaries.nonlinearities import from_json
 from sememe.dictionaries.objectives import AuxK, Step, squared_error, unexplained, weighted_sum
@@ -38,6 +46,16 @@ def config(**changes):
         ({"centre": "left"}, "centre is 'left'"),
         ({"writes": ("layers.4.resid",)}, "layers.4.resid.*give centre='none'"),
         ({"skip": True}, "the input would pass through"),
+        (
+            {
+                "reads": ("a", "b"),
+                "writes": ("b",),
+                "read_widths": (4, 4),
+                "centre": "none",
+                "skip": True,
+            },
+            "reads and writes b",
+        ),
     ],
 )
 def test_impossible_configs_are_refused_naming_the_value(changes, said):
@@ -202,3 +220,16 @@ def test_geometric_median_minimises_the_summed_distance():
     for direction in torch.eye(3):
         for size in (-0.05, 0.05):
             assert (x - point - size * direction).norm(dim=1).sum() > least
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "said"),
+    [
+        (JumpReLU, {"bandwidth": 0.0}, "bandwidth is 0.0"),
+        (JumpReLU, {"threshold": -1.0}, "threshold is -1.0"),
+        (BatchTopK, {"k": 3, "memory": 1.5}, "memory is 1.5; expected 0 to 1"),
+    ],
+)
+def test_impossible_settings_of_a_kind_are_refused(kind, settings, said):
+    with pytest.raises(UsageError, match=said):
+        kind(**settings)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from sememe.kernels import decode, encode_topk
+from sememe.kernels import decode, encode_topk, gather
 
 ROWS, WIDTH, FEATURES, K = 37, 12, 60, 9
 
@@ -57,3 +57,20 @@ def test_entries_that_relu_zeroed_get_no_gradient(dtype):
     code.values.sum().backward()
     assert bias.grad.tolist() == [4, 0, 0, 4, 0, 0]
     assert W.grad.abs().sum(1).tolist() == [12, 0, 0, 12, 0, 0]
+
+
+def test_gather_is_indexing_and_its_gradient_the_sum():
+    generator = torch.Generator().manual_seed(0)
+    indices = torch.randint(FEATURES, (3000, 20), generator=generator).int()
+    weights = torch.randn(3000, 20, generator=generator)
+    parameter = torch.randn(FEATURES, generator=generator, requires_grad=True)
+    (gather(parameter, indices) * weights).sum().backward()
+    assert torch.equal(gather(parameter, indices), parameter[indices.long()])
+    expected = torch.zeros(FEATURES, dtype=torch.float64)
+    expected.index_add_(0, indices.flatten().long(), weights.flatten().double())
+    torch.testing.assert_close(parameter.grad.double(), expected, atol=1e-4, rtol=1e-4)
+    first = parameter.grad.clone()
+    for _ in range(5):
+        parameter.grad = None
+        (gather(parameter, indices) * weights).sum().backward()
+        assert torch.equal(parameter.grad, first)
