@@ -12,7 +12,7 @@ from sememe.dictionaries.initialisation import INITIALISATIONS, geometric_median
 from sememe.dictionaries.nonlinearities import Activity
 from sememe.dictionaries.objectives import Step
 from sememe.errors import SememeError, UsageError
-from sememe.kernels import Code
+from sememe.kernels import Code, memory
 from sememe.training.config import TrainConfig
 from sememe.training.optimiser import Adam
 from sememe.training.revival import resample
@@ -63,6 +63,8 @@ class Trainer:
         self.dictionary = Dictionary(
             settings, [scales[s] for s in reads], [scales[s] for s in writes]
         )
+        for parameter in self.dictionary.parameters():
+            parameter.data = memory.zeros(*parameter.shape).copy_(parameter.data)
         self._reads, self._writes = _columns(widths, reads), _columns(widths, writes)
         self.steps = stream.steps(config.batch, config.passes)
         self.dead_after = config.dead_after(stream.rows)

@@ -1,0 +1,80 @@
+"""Memory of the CPU kernels: large arrays in huge pages, handed out again once nobody holds them.
+
+A fresh matrix of 75 MB in pages of 4 KB takes longer to make than to fill with gradients, and rows
+picked from one miss the processor's table of pages. numpy asks for huge pages, torch does not.
+"""
+
+import math
+import sys
+import threading
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from jaxtyping import Shaped
+from torch import Tensor
+
+from sememe.kernels.compiled import Array
+
+LARGE = 1 << 20
+"""Bytes from which on memory is worth keeping."""
+KEPT = 12
+"""Arrays kept at most."""
+LINE = 64
+"""Bytes of a cache line, where every tensor begins."""
+
+_local = threading.local()
+_lock = threading.Lock()
+_held: list[Array] = []
+
+
+def empty(*shape: int, dtype: torch.dtype = torch.float32) -> Shaped[Tensor, "..."]:
+    """Return a tensor, its values whatever was there."""
+    size = math.prod(shape) * dtype.itemsize
+    if size < LARGE:
+        return torch.empty(shape, dtype=dtype)
+    return _aligned(_large(size), size).view(dtype).view(shape)
+
+
+def zeros(*shape: int) -> Shaped[Tensor, "..."]:
+    """Return a float32 tensor of zeros that stays: a parameter, or what goes with one."""
+    size = math.prod(shape) * 4
+    return _aligned(np.zeros(size + LINE, np.uint8), size).view(torch.float32).view(shape)
+
+
+def scratch(name: str, shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
+    """Return this thread's array of that name, its values whatever was there."""
+    held: dict[str, Array] = _local.__dict__
+    size = math.prod(shape)
+    if name not in held or held[name].size < size:
+        held[name] = np.empty(size, dtype)
+    return held[name][:size].reshape(shape)
+
+
+def _large(size: int) -> Array:
+    """Return an array of at least ``size`` bytes and a line that nobody uses."""
+    with _lock:
+        free = [n for n, array in enumerate(_held) if sys.getrefcount(array) <= _UNHELD]
+        fitting = [n for n in free if size + LINE <= _held[n].size <= 2 * size]
+        if fitting:
+            return _held[min(fitting, key=lambda n: _held[n].size)]
+        if len(_held) == KEPT and free:
+            del _held[free[0]]
+        array = np.empty(size + LINE, np.uint8)
+        if len(_held) < KEPT:
+            _held.append(array)
+        return array
+
+
+def _aligned(array: Array, size: int) -> Shaped[Tensor, " bytes"]:
+    start = -array.ctypes.data % LINE
+    return torch.from_numpy(array[start : start + size])
+
+
+def _references(count: Callable[[object], int]) -> int:
+    """Return how often an array that only a list holds is counted in a loop over the list."""
+    return max(count(array) for _, array in enumerate([np.empty(1)]))
+
+
+_UNHELD = _references(sys.getrefcount)
