@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from benchmarks.streams import Batches
+from sememe.activations.stream import MemoryStream
 from sememe.dictionaries.nonlinearities import BatchTopK, Nonlinearity, ReLU, TopK
 from sememe.dictionaries.objectives import L1, Reconstruction
 from sememe.kernels import Code
@@ -19,8 +19,7 @@ from sememe.training.trainer import Trainer
 class Sememe:
     """A dictionary in training by the trainer that users call.
 
-    Inputs are taken as they are, with a scale of 1. The first weights come with the first call, from
-    its input.
+    The first weights and the scale come with the first call, from its input.
     """
 
     def __init__(
@@ -47,10 +46,11 @@ class Sememe:
             features=d_sae,
             nonlinearity=kinds[arch],
             objective=objective,
+            passes=steps,
             batch=batch,
             learning_rate=lr,
         )
-        self.width, self.steps, self.screening = d_in, steps, screening
+        self.screening = screening
         self.trainer: Trainer | None = None
 
     def step(self, x: Float[Tensor, "rows width"]) -> float:
@@ -83,7 +83,7 @@ class Sememe:
 
     def _trainer(self, x: Float[Tensor, "rows width"]) -> Trainer:
         if self.trainer is None:
-            stream = Batches(x, self.steps)
+            stream = MemoryStream(x)
             self.trainer = Trainer(stream, self.config, stream.sites, stream.sites)
         return self.trainer
 

@@ -17,7 +17,7 @@ from sememe.dictionaries.config import DictionaryConfig
 from sememe.dictionaries.dictionary import Dictionary
 from sememe.dictionaries.nonlinearities import Activity, TopK, Values
 from sememe.errors import UsageError
-from sememe.kernels import Code, decode, encode_topk
+from sememe.kernels import Code, decode, encode_topk, squared_distance
 
 
 class Step(NamedTuple):
@@ -318,8 +318,7 @@ def squared_error(
     target: Float[Tensor, "rows width"], rebuilt: Float[Tensor, "rows width"]
 ) -> Float[Tensor, ""]:
     """Return the mean over rows of ||target - rebuilt||^2."""
-    square: Tensor = torch.linalg.vector_norm(target - rebuilt).square()
-    return square / max(1, target.shape[0])
+    return squared_distance(target, rebuilt) / max(1, target.shape[0])
 
 
 def weighted_sum(values: Values, weights: Float[Tensor, " features"]) -> Float[Tensor, ""]:

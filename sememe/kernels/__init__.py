@@ -5,6 +5,13 @@ Axis names: rows (activations), width (of an activation), features, k (entries o
 
 from sememe.kernels.choice import kernels_for
 from sememe.kernels.code import Code
-from sememe.kernels.differentiable import decode, encode_batchtopk, encode_positive, encode_topk
+from sememe.kernels.differentiable import (
+    centred,
+    decode,
+    encode_batchtopk,
+    encode_positive,
+    encode_topk,
+    squared_distance,
+)
 
-__all__ = ["Code", "decode", "encode_batchtopk", "encode_positive", "encode_topk", "kernels_for"]
+__all__ = ["Code", "centred", "decode", "encode_batchtopk", "encode_positive", "encode_topk", "kernels_for", "squared_distance"]

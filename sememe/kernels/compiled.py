@@ -126,6 +126,26 @@ def weight_gradient_rows(
 
 
 @compiled
+def squared_distances(a: Array, b: Array, out: Array) -> None:
+    """Write the squared distance of every two rows."""
+    for r in range(a.shape[0]):
+        p, q = a[r], b[r]
+        total = a.dtype.type(0)
+        for j in range(p.shape[0]):
+            total += (p[j] - q[j]) * (p[j] - q[j])
+        out[r] = total
+
+
+@compiled
+def differences(a: Array, b: Array, factor: float, out: Array) -> None:
+    """Write ``factor`` (a - b)."""
+    for r in range(a.shape[0]):
+        p, q, o = a[r], b[r], out[r]
+        for j in range(p.shape[0]):
+            o[j] = factor * (p[j] - q[j])
+
+
+@compiled
 def adam_span(
     parameter: Array,
     gradient: Array,

@@ -242,6 +242,27 @@ def weight_gradient(
     return out, bias
 
 
+def squared_distance(
+    a: Float[Tensor, "rows width"], b: Float[Tensor, "rows width"]
+) -> Float[Tensor, ""]:
+    """See :func:`sememe.kernels.reference.squared_distance`."""
+    p, q, sums = _array(a), b.detach().numpy(), np.empty(len(a))
+    share_out(
+        lambda u, v: compiled.squared_distances(p[u:v], q[u:v], sums[u:v]), len(a), ROWS
+    )
+    return torch.tensor(sums.sum(), dtype=torch.float32)
+
+
+def difference(
+    a: Float[Tensor, "rows width"], b: Float[Tensor, "rows width"], factor: Float[Tensor, ""]
+) -> Float[Tensor, "rows width"]:
+    """See :func:`sememe.kernels.reference.difference`."""
+    out = empty(*a.shape)
+    p, q, o, by = _array(a), _array(b), out.numpy(), np.float32(factor)
+    share_out(lambda u, v: compiled.differences(p[u:v], q[u:v], by, o[u:v]), len(a), ROWS)
+    return out
+
+
 def adam_rows(
     parameter: Float[Tensor, "features width"],
     gradient: Float[Tensor, "features width"],

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 import torch
-from jaxtyping import Shaped
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from sememe.kernels.compiled import Array
@@ -29,18 +29,18 @@ _lock = threading.Lock()
 _held: list[Array] = []
 
 
-def empty(*shape: int, dtype: torch.dtype = torch.float32) -> Shaped[Tensor, "..."]:
+def empty(*shape: int, dtype: npt.DTypeLike = np.float32) -> Shaped[Tensor, "..."]:
     """Return a tensor, its values whatever was there."""
-    size = math.prod(shape) * dtype.itemsize
-    if size < LARGE:
-        return torch.empty(shape, dtype=dtype)
-    return _aligned(_large(size), size).view(dtype).view(shape)
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    array = _aligned(_large(size), size) if size >= LARGE else np.empty(size, np.uint8)
+    return torch.from_numpy(array.view(dtype).reshape(shape))
 
 
-def zeros(*shape: int) -> Shaped[Tensor, "..."]:
+def zeros(*shape: int) -> Float[Tensor, "..."]:
     """Return a float32 tensor of zeros that stays: a parameter, or what goes with one."""
     size = math.prod(shape) * 4
-    return _aligned(np.zeros(size + LINE, np.uint8), size).view(torch.float32).view(shape)
+    array = _aligned(np.zeros(size + LINE, np.uint8), size)
+    return torch.from_numpy(array.view(np.float32).reshape(shape))
 
 
 def scratch(name: str, shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
@@ -67,9 +67,9 @@ def _large(size: int) -> Array:
         return array
 
 
-def _aligned(array: Array, size: int) -> Shaped[Tensor, " bytes"]:
+def _aligned(array: Array, size: int) -> Array:
     start = -array.ctypes.data % LINE
-    return torch.from_numpy(array[start : start + size])
+    return array[start : start + size]
 
 
 def _references(count: Callable[[object], int]) -> int:

@@ -128,6 +128,20 @@ def weight_gradient(
     return weight, bias
 
 
+def squared_distance(
+    a: Float[Tensor, "rows width"], b: Float[Tensor, "rows width"]
+) -> Float[Tensor, ""]:
+    """Return the sum of (a - b)^2."""
+    return (a - b).square().sum()
+
+
+def difference(
+    a: Float[Tensor, "rows width"], b: Float[Tensor, "rows width"], factor: Float[Tensor, ""]
+) -> Float[Tensor, "rows width"]:
+    """Return ``factor`` (a - b)."""
+    return (a - b) * factor
+
+
 def adam_rows(
     parameter: Float[Tensor, "features width"],
     gradient: Float[Tensor, "features width"],

@@ -90,7 +90,7 @@ def prepare(W: Float[Tensor, "features width"], bias: Float[Tensor, " features"]
     """Copy an encoder to bf16 and bound what that loses."""
     features, width = W.shape
     padded = -(-features // candidates.LANES) * candidates.LANES
-    low = empty(padded, width + 2, dtype=torch.bfloat16)
+    low = empty(padded, width + 2, dtype=np.int16).view(torch.bfloat16)
     norms, errors = np.empty(features), np.empty(features)
 
     def copy(a: int, b: int) -> None:

@@ -12,7 +12,7 @@ from sememe.dictionaries.initialisation import INITIALISATIONS, geometric_median
 from sememe.dictionaries.nonlinearities import Activity
 from sememe.dictionaries.objectives import Step
 from sememe.errors import SememeError, UsageError
-from sememe.kernels import Code, memory
+from sememe.kernels import Code, memory, squared_distance
 from sememe.training.config import TrainConfig
 from sememe.training.optimiser import Adam
 from sememe.training.revival import resample
@@ -199,8 +199,8 @@ class Trainer:
     def _observe(self, step: Step) -> None:
         counts = fired(step.activity, self.config.features)
         self.silent = (self.silent + len(step.x)).where(counts == 0, 0)
-        error = torch.linalg.vector_norm(step.target - step.rebuilt).square()
-        variance = torch.linalg.vector_norm(step.target - step.target.mean(0)).square()
+        error = squared_distance(step.target, step.rebuilt)
+        variance = squared_distance(step.target, step.target.mean(0, keepdim=True))
         unexplained = float(error / variance.clamp_min(1e-12))
         active = float(counts.sum()) / len(step.x)
         weight = max(1 - SMOOTHING, 1 / (self.step + 1))
@@ -230,8 +230,8 @@ def fired(activity: Activity, features: int) -> Tensor:
     """Return in how many rows each feature is active."""
     values = activity.values
     if isinstance(values, Code):
-        there = values.values > 0
-        return torch.bincount(values.indices[there].long(), minlength=features)
+        there = (values.values > 0).float()
+        return torch.bincount(values.indices.flatten(), there.flatten(), minlength=features)
     return (values > 0).sum(0)
 
 

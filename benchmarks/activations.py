@@ -1,8 +1,6 @@
-"""Activations to measure on: made up, or rows that are there already."""
+"""Activations to measure on: sparse features in superposition."""
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
@@ -17,42 +15,6 @@ SPREAD = 0.4
 """Standard deviation of the logarithm of their strengths."""
 NOISE = 0.05
 """Share of the variance that no true feature explains."""
-
-
-@dataclass(frozen=True)
-class Batches:
-    """A stream of ``count`` steps over the same rows, raw and scaled alike."""
-
-    held: Float[Tensor, "rows width"]
-    count: int
-    sites: tuple[str, ...] = ("made.up",)
-    scales: tuple[float, ...] = (1.0,)
-
-    @property
-    def widths(self) -> tuple[int, ...]:
-        """Width of the only site."""
-        return (self.held.shape[1],)
-
-    @property
-    def rows(self) -> int:
-        """Rows held."""
-        return len(self.held)
-
-    def steps(self, batch: int, passes: int) -> int:
-        """Return the number of steps, whatever the batch."""
-        return self.count
-
-    def batches(
-        self, batch: int, passes: int, seed: int, start: int = 0
-    ) -> Iterator[Float[Tensor, "batch width"]]:
-        """Yield parts of the rows held, over and over."""
-        parts = self.held.split(batch)
-        for number in range(start, self.count):
-            yield parts[number % len(parts)]
-
-    def sample(self, rows: int) -> Float[Tensor, "rows width"]:
-        """Return the first rows."""
-        return self.held[:rows]
 
 
 def superposed(rows: int, width: int, features: int, seed: int = 1) -> Float[Tensor, "rows width"]:
