@@ -17,7 +17,7 @@ from sememe.kernels.selection import keep_largest
 
 LANES = 32
 """Keys compared at once."""
-ROUNDING = 1.01 * 2.0**-9
+ROUNDING = 1.01 * 2.0**-8
 """Largest relative error of rounding to bf16, and of what float32 loses on the way."""
 
 

@@ -6,7 +6,7 @@ float32 the true score differs from the computed one by at most::
     |w x - w~ x~| <= |w - w~| |x| + |w~| |x - x~|                    (Cauchy-Schwarz)
                      + (width + 8) 2^-23 (|w~| |x~| + |b|)           (sums in float32, here and there)
                      + |b - b~| + 2^-100 (1 + |w~| + |x|)            (bias in two parts; underflow)
-                     + 2^-9 |score|                                  (the score rounded to bf16)
+                     + 2^-8 |score|                                  (the score rounded to bf16)
 
 Norms are taken in float64 of the numbers at hand, so this is a bound and not an estimate. Every
 feature whose score could reach what is kept becomes a candidate and is scored again in float32; a row
