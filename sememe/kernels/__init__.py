@@ -14,4 +14,13 @@ from sememe.kernels.differentiable import (
     squared_distance,
 )
 
-__all__ = ["Code", "centred", "decode", "encode_batchtopk", "encode_positive", "encode_topk", "kernels_for", "squared_distance"]
+__all__ = [
+    "Code",
+    "centred",
+    "decode",
+    "encode_batchtopk",
+    "encode_positive",
+    "encode_topk",
+    "kernels_for",
+    "squared_distance",
+]

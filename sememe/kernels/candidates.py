@@ -212,8 +212,8 @@ def narrow(
 ) -> int:
     """Keep the candidates of a row that its bounds leave in the running; return how many.
 
-    With ``k`` > 0 the k-th largest of their own lower bounds counts. ``least`` and ``most`` are room
-    for these bounds.
+    With ``k`` > 0 the k-th largest of their own lower bounds counts. ``least`` and ``most`` are
+    room for these bounds.
     """
     slack = widest[0] * norm + widest[1] * error + widest[2]
     bound = key_below(smallest_in_running(lower, slack))

@@ -139,10 +139,11 @@ def squared_distances(a: Array, b: Array, out: Array) -> None:
 @compiled
 def differences(a: Array, b: Array, factor: float, out: Array) -> None:
     """Write ``factor`` (a - b)."""
+    by = out.dtype.type(factor)
     for r in range(a.shape[0]):
         p, q, o = a[r], b[r], out[r]
         for j in range(p.shape[0]):
-            o[j] = factor * (p[j] - q[j])
+            o[j] = by * (p[j] - q[j])
 
 
 @compiled

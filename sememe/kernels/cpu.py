@@ -37,7 +37,7 @@ def encode_topk(
     """See :func:`sememe.kernels.reference.encode_topk`."""
     x, W, bias = _plain(x), _plain(W_enc), _plain(bias)
     indices, values = np.empty((len(x), k), np.int32), np.empty((len(x), k), np.int32)
-    if not screening.suits(*x.shape, len(W), k):
+    if not screening.suits(x, W, k):
         share_out(
             lambda a, b: _exact_topk(x[a:b], W, bias, indices[a:b], values[a:b]),
             len(x),
@@ -69,7 +69,7 @@ def encode_batchtopk(
     largest; should they turn out too few, it is lowered.
     """
     x, W, bias = _plain(x), _plain(W_enc), _plain(bias)
-    encoder = screening.prepare(W, bias) if screening.suits(*x.shape, len(W)) else None
+    encoder = screening.prepare(W, bias) if screening.suits(x, W) else None
     probe = x[:: max(1, len(x) // PROBE_ROWS)]
     seen = (
         (probe @ W.T + bias).bfloat16() if encoder is None else screening.low_scores(probe, encoder)
@@ -91,7 +91,7 @@ def encode_positive(
 ) -> Code:
     """See :func:`sememe.kernels.reference.encode_positive`."""
     x, W, bias = _plain(x), _plain(W_enc), _plain(bias)
-    encoder = screening.prepare(W, bias) if screening.suits(*x.shape, len(W)) else None
+    encoder = screening.prepare(W, bias) if screening.suits(x, W) else None
     return _entries_above(x, W, bias, encoder, 0.0)
 
 
@@ -102,7 +102,7 @@ def _entries_above(
     encoder: Encoder | None,
     floor: float,
 ) -> Code:
-    """Return every score above ``floor`` >= 0, by ascending feature; ``encoder`` is for screening."""
+    """Return every score above ``floor`` >= 0 by ascending feature, screened given ``encoder``."""
     parts: dict[int, Code] = {}
 
     def exact(a: int, b: int) -> None:
@@ -134,9 +134,9 @@ def _largest(code: Code, wanted: int) -> Code:
     """Return the ``wanted`` largest entries of all rows; of equal ones the first."""
     values = code.values.numpy()
     present = values[values > 0]
-    edge, ties = np.float32(0), 0
+    edge, ties = 0.0, 0
     if len(present) > wanted:
-        edge = np.partition(present, len(present) - wanted)[len(present) - wanted]
+        edge = float(np.partition(present, len(present) - wanted)[len(present) - wanted])
         ties = wanted - int((present > edge).sum())
     counts = np.empty(len(values), np.int32)
     selection.count_kept(values, edge, ties, counts)
@@ -247,9 +247,7 @@ def squared_distance(
 ) -> Float[Tensor, ""]:
     """See :func:`sememe.kernels.reference.squared_distance`."""
     p, q, sums = _array(a), b.detach().numpy(), np.empty(len(a))
-    share_out(
-        lambda u, v: compiled.squared_distances(p[u:v], q[u:v], sums[u:v]), len(a), ROWS
-    )
+    share_out(lambda u, v: compiled.squared_distances(p[u:v], q[u:v], sums[u:v]), len(a), ROWS)
     return torch.tensor(sums.sum(), dtype=torch.float32)
 
 
@@ -258,7 +256,7 @@ def difference(
 ) -> Float[Tensor, "rows width"]:
     """See :func:`sememe.kernels.reference.difference`."""
     out = empty(*a.shape)
-    p, q, o, by = _array(a), _array(b), out.numpy(), np.float32(factor)
+    p, q, o, by = _array(a), _array(b), out.numpy(), float(factor)
     share_out(lambda u, v: compiled.differences(p[u:v], q[u:v], by, o[u:v]), len(a), ROWS)
     return out
 

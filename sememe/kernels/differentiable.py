@@ -69,8 +69,8 @@ def centred(
 ) -> Float[Tensor, "rows width"]:
     """Return ``x - centre``.
 
-    Where only ``centre`` asks for a gradient, that is a sum over rows, and an encode behind it gives
-    every row the mean of their gradients: a product with W_enc instead of one a row.
+    Where only ``centre`` asks for a gradient, that is a sum over rows, and an encode behind it
+    gives every row the mean of their gradients: one product with W_enc instead of one a row.
     """
     out: Tensor = _Centred.apply(x, centre)  # type: ignore[no-untyped-call]
     return out
@@ -78,14 +78,15 @@ def centred(
 
 def _sum_suffices(x: Tensor) -> bool:
     """Whether the gradient of ``x`` is only ever summed over rows."""
-    made_by = x.grad_fn
-    return isinstance(made_by, _Centred._backward_cls) and not made_by.needs_input_grad[0]  # type: ignore[attr-defined]
+    made_by: Any = x.grad_fn
+    centred_by = isinstance(made_by, _Centred._backward_cls)
+    return centred_by and not made_by.needs_input_grad[0]
 
 
 def squared_distance(
     target: Float[Tensor, "rows width"], rebuilt: Float[Tensor, "some width"]
 ) -> Float[Tensor, ""]:
-    """Return the sum of (target - rebuilt)^2, differentiable; ``rebuilt`` may be one row for all."""
+    """Return the sum of (target - rebuilt)^2, differentiable; ``rebuilt`` may be one row."""
     out: Tensor = _SquaredDistance.apply(target, rebuilt.expand_as(target))  # type: ignore[no-untyped-call]
     return out
 

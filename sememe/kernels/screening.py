@@ -1,17 +1,17 @@
 """Scores in bf16 choose candidates, float32 decides: the same entries for a fraction of the time.
 
-For a row x and a feature with encoder row w and bias b, bf16 copies x~, w~ and a product that adds in
-float32 the true score differs from the computed one by at most::
+For a row x and a feature with encoder row w and bias b, bf16 copies x~, w~ and a product that adds
+in float32 the true score differs from the computed one by at most::
 
     |w x - w~ x~| <= |w - w~| |x| + |w~| |x - x~|                    (Cauchy-Schwarz)
-                     + (width + 8) 2^-23 (|w~| |x~| + |b|)           (sums in float32, here and there)
+                     + (width + 8) 2^-23 (|w~| |x~| + |b|)           (sums in float32, both times)
                      + |b - b~| + 2^-100 (1 + |w~| + |x|)            (bias in two parts; underflow)
                      + 2^-8 |score|                                  (the score rounded to bf16)
 
 Norms are taken in float64 of the numbers at hand, so this is a bound and not an estimate. Every
-feature whose score could reach what is kept becomes a candidate and is scored again in float32; a row
-with more candidates than there is room for, or whose scores could overflow, is scored in float32
-throughout. The bias rides along as two more columns of the product.
+feature whose score could reach what is kept becomes a candidate and is scored again in float32; a
+row with more candidates than there is room for, or whose scores could overflow, is scored in
+float32 throughout. The bias rides along as two more columns of the product.
 """
 
 import os
@@ -31,8 +31,9 @@ from sememe.kernels.processor import fast_bf16
 from sememe.kernels.workers import share_out
 
 ROWS = 1024
+"""Rows scored at once; twice as many of a large batch, which wastes less of the product."""
 BLOCK = 512
-"""Features scored at once: with ``ROWS`` their scores fit in a core's cache."""
+"""Features scored at once: with the rows their scores fit in a core's cache."""
 LARGEST_K = 256
 FEWEST = (256, 64, 1024)
 """Rows, width and features below which the copies cost more than they save."""
@@ -79,9 +80,10 @@ class Found(NamedTuple):
     """Entries of each row; -1 where the row has to be scored in float32."""
 
 
-def suits(rows: int, width: int, features: int, k: int = 1) -> bool:
+def suits(x: Float[Tensor, "rows width"], W: Float[Tensor, "features width"], k: int = 1) -> bool:
     """Whether screening pays here; ``SEMEME_SCREENING=0`` in the environment turns it off."""
-    large = all(size >= least for size, least in zip((rows, width, features), FEWEST, strict=True))
+    sizes = *x.shape, len(W)
+    large = all(size >= least for size, least in zip(sizes, FEWEST, strict=True))
     wanted = os.environ.get("SEMEME_SCREENING", "1") != "0"
     return large and k <= LARGEST_K and wanted and fast_bf16()
 
@@ -133,7 +135,7 @@ def screen(
         exact.append(int((found.counts < 0).sum()))
         use(a, b, found)
 
-    share_out(chunk, len(x), ROWS)
+    share_out(chunk, len(x), ROWS if len(x) < 4 * ROWS else 2 * ROWS)
     tally.rows += len(x)
     tally.exact += sum(exact)
 

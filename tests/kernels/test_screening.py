@@ -45,7 +45,7 @@ def near_ties():
 
 def ascending():
     """Every feature scores higher than all before it."""
-    x, W, bias = plain()
+    x, W, _ = plain()
     return x, W / 100, torch.linspace(-1, 10, FEATURES)
 
 
