@@ -345,20 +345,21 @@ def blocks(
 ) -> list[Float[Tensor, "rows width"]]:
     """Return what the features up to each end, from the one before on, add to a reconstruction."""
     starts = [0, *ends[:-1]]
+    sizes = [end - start for start, end in zip(starts, ends, strict=True)]
+    rows = W_dec.split([*sizes, len(W_dec) - ends[-1]])[:-1]
     if isinstance(values, Code):
-        return [
-            decode(
-                Code(
-                    values.indices,
-                    values.values * ((values.indices >= start) & (values.indices < end)),
-                ),
-                W_dec,
-            )
-            for start, end in zip(starts, ends, strict=True)
-        ]
+        return [_decode_from(start, values, part) for start, part in zip(starts, rows, strict=True)]
     return [
-        values[:, start:end] @ W_dec[start:end] for start, end in zip(starts, ends, strict=True)
+        values[:, start:end] @ part for start, end, part in zip(starts, ends, rows, strict=True)
     ]
+
+
+def _decode_from(
+    start: int, code: Code, rows: Float[Tensor, "some width"]
+) -> Float[Tensor, "rows width"]:
+    """Decode the features that ``rows`` of the decoder are for, numbered from ``start`` on."""
+    here = (code.indices >= start) & (code.indices < start + len(rows))
+    return decode(Code((code.indices - start) * here, code.values * here), rows)
 
 
 def _budget(config: DictionaryConfig, because: str) -> str:
