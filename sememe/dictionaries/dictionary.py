@@ -14,7 +14,7 @@ from sememe.artefacts import write_manifest as finish
 from sememe.dictionaries.config import DictionaryConfig
 from sememe.dictionaries.nonlinearities import Activity, Encoder, Nonlinearity
 from sememe.errors import SememeError, UsageError
-from sememe.kernels import Code, decode
+from sememe.kernels import Code, centred, decode
 
 WEIGHTS = "dictionary.safetensors"
 CONFIG = "config.json"
@@ -103,7 +103,7 @@ class Dictionary(nn.Module):
 
     def centred(self, x: Float[Tensor, "rows width"]) -> Float[Tensor, "rows width"]:
         """Return scaled inputs as the encoder sees them."""
-        return x - self.b_dec if self.config.centre == "tied" else x
+        return centred(x, self.b_dec) if self.config.centre == "tied" else x
 
     def activate(
         self, x: Float[Tensor, "rows width"], nonlinearity: Nonlinearity | None = None
@@ -125,7 +125,7 @@ class Dictionary(nn.Module):
         """Return the scaled reconstruction from features and scaled inputs, for training."""
         values = activity.values
         if isinstance(values, Code):
-            return decode(values, self.W_dec, activity.present) + self.base(x)
+            return decode(values, self.W_dec, activity.present).add_(self.base(x))
         return values @ self.W_dec + self.base(x)
 
     def decoder_norms(self) -> Float[Tensor, " features"]:

@@ -17,7 +17,7 @@ from sememe.dictionaries.config import DictionaryConfig
 from sememe.dictionaries.dictionary import Dictionary
 from sememe.dictionaries.nonlinearities import Activity, TopK, Values
 from sememe.errors import UsageError
-from sememe.kernels import Code, decode, encode_topk, gather, products
+from sememe.kernels import Code, decode, encode_topk, gather, products, squared_distance
 
 
 class Step(NamedTuple):
@@ -337,8 +337,7 @@ def squared_error(
     target: Float[Tensor, "rows width"], rebuilt: Float[Tensor, "rows width"]
 ) -> Float[Tensor, ""]:
     """Return the mean over rows of ||target - rebuilt||^2."""
-    square: Tensor = torch.linalg.vector_norm(target - rebuilt).square()
-    return square / max(1, target.shape[0])
+    return squared_distance(target, rebuilt) / max(1, target.shape[0])
 
 
 def weighted_sum(values: Values, weights: Float[Tensor, " features"]) -> Float[Tensor, ""]:
@@ -366,13 +365,17 @@ def blocks(
 ) -> list[Float[Tensor, "rows width"]]:
     """Return what the features up to each end, from the one before on, add to a reconstruction."""
     values, parts = activity.values, []
-    for start, end in zip([0, *ends[:-1]], ends, strict=True):
+    starts = [0, *ends[:-1]]
+    sizes = [end - start for start, end in zip(starts, ends, strict=True)]
+    rows = W_dec.split([*sizes, len(W_dec) - ends[-1]])[:-1]
+    for start, end, part in zip(starts, ends, rows, strict=True):
         if isinstance(values, Code):
             inside = (values.indices >= start) & (values.indices < end)
+            code = Code((values.indices - start) * inside, values.values * inside)
             present = None if activity.present is None else activity.present & inside
-            parts.append(decode(Code(values.indices, values.values * inside), W_dec, present))
+            parts.append(decode(code, part, present))
         else:
-            parts.append(values[:, start:end] @ W_dec[start:end])
+            parts.append(values[:, start:end] @ part)
     return parts
 
 

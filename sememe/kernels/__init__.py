@@ -6,16 +6,19 @@ Axis names: rows (activations), width (of an activation), features, k (entries o
 from sememe.kernels.choice import kernels_for
 from sememe.kernels.code import Code
 from sememe.kernels.differentiable import (
+    centred,
     decode,
     encode_batchtopk,
     encode_positive,
     encode_topk,
     gather,
     products,
+    squared_distance,
 )
 
 __all__ = [
     "Code",
+    "centred",
     "decode",
     "encode_batchtopk",
     "encode_positive",
@@ -23,4 +26,5 @@ __all__ = [
     "gather",
     "kernels_for",
     "products",
+    "squared_distance",
 ]

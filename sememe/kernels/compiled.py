@@ -30,106 +30,6 @@ def compiled(function: Callable[P, R]) -> Callable[P, R]:
 
 
 @compiled
-def keep_largest(keys: Array, count: int, k: int) -> None:
-    """Move the ``k`` largest of ``keys[:count]`` to the front (Hoare's selection)."""
-    low = 0
-    high = count - 1
-    while low < high:
-        pivot = keys[(low + high) >> 1]
-        i = low
-        j = high
-        while i <= j:
-            while keys[i] > pivot:
-                i += 1
-            while keys[j] < pivot:
-                j -= 1
-            if i <= j:
-                keys[i], keys[j] = keys[j], keys[i]
-                i += 1
-                j -= 1
-        if k - 1 <= j:
-            high = j
-        elif k - 1 >= i:
-            low = i
-        else:
-            return
-
-
-@compiled
-def smallest_of(keys: Array, count: int) -> int:
-    """Return the smallest of ``keys[:count]``."""
-    smallest = keys[0]
-    for j in range(1, count):
-        smallest = min(smallest, keys[j])
-    return int(smallest)
-
-
-@compiled
-def group_maxima(scores: Array, maxima: Array) -> None:
-    """Write the largest positive score of every group, 0 where there is none.
-
-    Group ``g`` of ``len(maxima)`` holds the scores g, g + groups, g + 2 groups and so on, so that
-    the maxima of neighbouring groups are found side by side in one vector.
-    """
-    groups = maxima.shape[0]
-    maxima[:] = 0
-    for start in range(0, scores.shape[0], groups):
-        part = scores[start : start + groups]
-        for g in range(part.shape[0]):
-            maxima[g] = max(maxima[g], part[g])
-
-
-@compiled
-def collect(scores: Array, maxima: Array, bound: int, keys: Array) -> int:
-    """Write a key for every score of at least ``bound``; return how many.
-
-    Positive floats order as their bits do, so value and feature make one integer that orders by
-    value, then by lower feature.
-    """
-    groups = maxima.shape[0]
-    count = 0
-    for g in range(groups):
-        if maxima[g] >= bound:
-            for j in range(g, scores.shape[0], groups):
-                if scores[j] >= bound:
-                    keys[count] = (np.int64(scores[j]) << 32) | (0xFFFFFFFF - j)
-                    count += 1
-    return count
-
-
-@compiled
-def select_rows(scores: Array, k: int, indices: Array, values: Array) -> None:
-    """Write the ``k`` largest positive ``scores`` of each row, given and written as int32 bits.
-
-    At least ``k`` scores reach the k-th largest of the maxima of groups, so only groups that reach
-    it are looked at one by one.
-    """
-    rows, n = scores.shape
-    groups = (n + 31) // 32
-    maxima = np.empty(groups, np.int32)
-    ranked = np.empty(groups, np.int32)
-    keys = np.empty(n, np.int64)
-    for row in range(rows):
-        group_maxima(scores[row], maxima)
-        bound = 1
-        if groups > k:
-            ranked[:] = maxima
-            keep_largest(ranked, groups, k)
-            bound = max(bound, smallest_of(ranked, k))
-        count = collect(scores[row], maxima, bound, keys)
-        if count > k:
-            keep_largest(keys, count, k)
-            count = k
-        keys[:count].sort()
-        for j in range(count):
-            key = keys[count - 1 - j]
-            indices[row, j] = 0xFFFFFFFF - (key & 0xFFFFFFFF)
-            values[row, j] = key >> 32
-        indices[row, count:] = 0
-        values[row, count:] = 0
-
-
-@compiled
 def add_rows(out: Array, W: Array, which: Array, weights: Array, count: int) -> None:
     """Add to ``out`` the first ``count`` rows ``W[which]`` times ``weights``, four at a time."""
     width = out.shape[0]
@@ -223,6 +123,27 @@ def weight_gradient_rows(
         for e in range(begin, end):
             total += weight[e]
         bias[f] = total
+
+
+@compiled
+def squared_distances(a: Array, b: Array, out: Array) -> None:
+    """Write the squared distance of every two rows."""
+    for r in range(a.shape[0]):
+        p, q = a[r], b[r]
+        total = a.dtype.type(0)
+        for j in range(p.shape[0]):
+            total += (p[j] - q[j]) * (p[j] - q[j])
+        out[r] = total
+
+
+@compiled
+def differences(a: Array, b: Array, factor: float, out: Array) -> None:
+    """Write ``factor`` (a - b)."""
+    by = out.dtype.type(factor)
+    for r in range(a.shape[0]):
+        p, q, o = a[r], b[r], out[r]
+        for j in range(p.shape[0]):
+            o[j] = by * (p[j] - q[j])
 
 
 @compiled

@@ -5,30 +5,27 @@ is only the encoder product, made in chunks of rows whose scores are read again 
 cache; everything else touches active entries alone.
 """
 
-import threading
+from collections.abc import Iterable
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn.functional import pad
 
-from sememe.kernels import compiled, reference
+from sememe.kernels import candidates, compiled, screening, selection
 from sememe.kernels.code import Code
+from sememe.kernels.compiled import Array
+from sememe.kernels.memory import empty, scratch
+from sememe.kernels.screening import Encoder, Found
 from sememe.kernels.workers import share_out
 
 ENCODE_ROWS = 512
 ROWS = 512
 FEATURES = 512
-
-_local = threading.local()
-
-
-def _scores_buffer(rows: int, features: int) -> Float[Tensor, "rows features"]:
-    """Return this thread's scratch matrix; pages of a fresh one would cost as much as selection."""
-    buffer: Tensor | None = getattr(_local, "scores", None)
-    if buffer is None or buffer.numel() < rows * features:
-        buffer = _local.scores = torch.empty(rows * features)
-    return buffer[: rows * features].view(rows, features)
+PROBE_ROWS = 128
+SURPLUS = 1.25
+"""How many more entries than wanted the first guess of a threshold aims at."""
 
 
 def encode_topk(
@@ -38,31 +35,163 @@ def encode_topk(
     k: int,
 ) -> Code:
     """See :func:`sememe.kernels.reference.encode_topk`."""
-    x, W_enc, bias = x.detach(), W_enc.detach(), bias.detach()
-    indices = torch.empty(x.shape[0], k, dtype=torch.int32)
-    values = torch.empty(x.shape[0], k)
-    i, bits = indices.numpy(), values.view(torch.int32).numpy()
-    share_out(
-        lambda a, b: _encode_span(x[a:b], W_enc, bias, i[a:b], bits[a:b]), x.shape[0], ENCODE_ROWS
-    )
-    return Code(indices, values)
+    x, W, bias = _plain(x), _plain(W_enc), _plain(bias)
+    indices, values = np.empty((len(x), k), np.int32), np.empty((len(x), k), np.int32)
+    if not screening.suits(x, W, k):
+        share_out(
+            lambda a, b: _exact_topk(x[a:b], W, bias, indices[a:b], values[a:b]),
+            len(x),
+            ENCODE_ROWS,
+        )
+        return _code(indices, values)
+
+    def use(a: int, b: int, found: Found) -> None:
+        scores = found.scores.view(np.int32)
+        candidates.rank_rows(found.features, scores, found.counts, k, indices[a:b], values[a:b])
+        for rows in _uncertain(found):
+            where = np.empty((len(rows), k), np.int32), np.empty((len(rows), k), np.int32)
+            _exact_topk(x[a + rows], W, bias, *where)
+            indices[a + rows], values[a + rows] = where
+
+    screening.screen(x, screening.prepare(W, bias), k, 0.0, 8 * k + 256, use)
+    return _code(indices, values)
 
 
-def _encode_span(
+def encode_batchtopk(
     x: Float[Tensor, "rows width"],
     W_enc: Float[Tensor, "features width"],
     bias: Float[Tensor, " features"],
-    indices: compiled.Array,
-    bits: compiled.Array,
+    k: int,
+) -> Code:
+    """See :func:`sememe.kernels.reference.encode_batchtopk`.
+
+    Some rows tell about where the threshold is. All entries above a somewhat lower one hold the
+    largest; should they turn out too few, it is lowered.
+    """
+    x, W, bias = _plain(x), _plain(W_enc), _plain(bias)
+    encoder = screening.prepare(W, bias) if screening.suits(x, W) else None
+    probe = x[:: max(1, len(x) // PROBE_ROWS)]
+    seen = (
+        (probe @ W.T + bias).bfloat16() if encoder is None else screening.low_scores(probe, encoder)
+    )
+    bits, target = seen.view(torch.int16).numpy(), SURPLUS * k * len(probe)
+    while True:
+        edge = selection.reached_by(bits, int(target))
+        floor = float(np.int32(edge << 16).view(np.float32))
+        code = _entries_above(x, W, bias, encoder, floor)
+        if floor == 0 or int((code.values > 0).sum()) >= k * len(x):
+            return _largest(code, k * len(x))
+        target *= 2
+
+
+def encode_positive(
+    x: Float[Tensor, "rows width"],
+    W_enc: Float[Tensor, "features width"],
+    bias: Float[Tensor, " features"],
+) -> Code:
+    """See :func:`sememe.kernels.reference.encode_positive`."""
+    x, W, bias = _plain(x), _plain(W_enc), _plain(bias)
+    encoder = screening.prepare(W, bias) if screening.suits(x, W) else None
+    return _entries_above(x, W, bias, encoder, 0.0)
+
+
+def _entries_above(
+    x: Float[Tensor, "rows width"],
+    W: Float[Tensor, "features width"],
+    bias: Float[Tensor, " features"],
+    encoder: Encoder | None,
+    floor: float,
+) -> Code:
+    """Return every score above ``floor`` >= 0 by ascending feature, screened given ``encoder``."""
+    parts: dict[int, Code] = {}
+
+    def exact(a: int, b: int) -> None:
+        parts[a] = _exact_above(x[a:b], W, bias, floor)
+
+    def use(a: int, b: int, found: Found) -> None:
+        others = [(rows, _exact_above(x[a + rows], W, bias, floor)) for rows in _uncertain(found)]
+        widest = max([int(found.counts.max()), *(code.values.shape[1] for _, code in others)])
+        indices = np.zeros((b - a, widest), np.int32)
+        values = np.zeros((b - a, widest), np.float32)
+        candidates.copy_rows(found.features, found.scores, found.counts, indices, values)
+        for rows, code in others:
+            indices[rows, : code.indices.shape[1]] = code.indices.numpy()
+            values[rows, : code.values.shape[1]] = code.values.numpy()
+        parts[a] = Code(torch.from_numpy(indices), torch.from_numpy(values))
+
+    if encoder is None:
+        share_out(exact, len(x), ENCODE_ROWS)
+    else:
+        screening.screen(x, encoder, 0, floor, len(W) // 16 + 256, use)
+    codes = [parts[a] for a in sorted(parts)]
+    widest = max((code.values.shape[1] for code in codes), default=0)
+    padded = [[pad(part, (0, widest - part.shape[1])) for part in code] for code in codes]
+    indices, values = (torch.cat(part) for part in zip(*padded, strict=True))
+    return Code(indices, values)
+
+
+def _largest(code: Code, wanted: int) -> Code:
+    """Return the ``wanted`` largest entries of all rows; of equal ones the first."""
+    values = code.values.numpy()
+    present = values[values > 0]
+    edge, ties = 0.0, 0
+    if len(present) > wanted:
+        edge = float(np.partition(present, len(present) - wanted)[len(present) - wanted])
+        ties = wanted - int((present > edge).sum())
+    counts = np.empty(len(values), np.int32)
+    selection.count_kept(values, edge, ties, counts)
+    shape = len(values), int(counts.max(initial=0))
+    kept, kept_values = np.empty(shape, np.int32), np.empty(shape, np.float32)
+    selection.keep_rows(code.indices.numpy(), values, edge, ties, kept, kept_values)
+    return Code(torch.from_numpy(kept), torch.from_numpy(kept_values))
+
+
+def _uncertain(found: Found) -> Iterable[Array]:
+    """Yield the rows that screening has left to float32, some at a time."""
+    rows = np.flatnonzero(found.counts < 0)
+    return (rows[start : start + ENCODE_ROWS] for start in range(0, len(rows), ENCODE_ROWS))
+
+
+def _scores(
+    x: Float[Tensor, "rows width"],
+    W: Float[Tensor, "features width"],
+    bias: Float[Tensor, " features"],
+) -> Array:
+    """Return float32 scores as int32 bits, in this thread's scratch memory."""
+    bits = scratch("exact scores", (len(x), len(W)), np.int32)
+    torch.addmm(bias, x, W.T, out=torch.from_numpy(bits).view(torch.float32))
+    return bits
+
+
+def _exact_topk(
+    x: Float[Tensor, "rows width"],
+    W: Float[Tensor, "features width"],
+    bias: Float[Tensor, " features"],
+    indices: Array,
+    values: Array,
 ) -> None:
-    """Write the code of some rows; ``bits`` are its values as int32."""
-    scores = _scores_buffer(x.shape[0], W_enc.shape[0])
-    torch.addmm(bias, x, W_enc.T, out=scores)
-    compiled.select_rows(scores.view(torch.int32).numpy(), indices.shape[1], indices, bits)
+    """Write the code of some rows; ``values`` are its values as int32 bits."""
+    selection.select_rows(_scores(x, W, bias), indices.shape[1], indices, values)
 
 
-encode_batchtopk = reference.encode_batchtopk
-encode_positive = reference.encode_positive
+def _exact_above(
+    x: Float[Tensor, "rows width"],
+    W: Float[Tensor, "features width"],
+    bias: Float[Tensor, " features"],
+    floor: float,
+) -> Code:
+    """Return the entries of some rows above ``floor``."""
+    scores, edge = _scores(x, W, bias), int(np.float32(floor).view(np.int32))
+    counts = np.empty(len(x), np.int32)
+    selection.count_above(scores, edge, counts)
+    shape = len(x), int(counts.max(initial=0))
+    indices, values = np.empty(shape, np.int32), np.empty(shape, np.int32)
+    selection.rows_above(scores, edge, indices, values)
+    return _code(indices, values)
+
+
+def _code(indices: Array, bits: Array) -> Code:
+    return Code(torch.from_numpy(indices), torch.from_numpy(bits).view(torch.float32))
 
 
 def decode(
@@ -71,7 +200,7 @@ def decode(
     W: Float[Tensor, "features width"],
 ) -> Float[Tensor, "rows width"]:
     """See :func:`sememe.kernels.reference.decode`."""
-    out = torch.empty(indices.shape[0], W.shape[1])
+    out = empty(indices.shape[0], W.shape[1])
     i, v, w, o = _array(indices), _array(values), _array(W), out.numpy()
     share_out(lambda a, b: compiled.decode_rows(i[a:b], v[a:b], w, o[a:b]), len(i), ROWS)
     return out
@@ -84,7 +213,7 @@ def code_gradient(
     gradient: Float[Tensor, "rows width"],
 ) -> Float[Tensor, "rows k"]:
     """See :func:`sememe.kernels.reference.code_gradient`."""
-    out = torch.empty(*indices.shape)
+    out = empty(*indices.shape)
     i, v, w, g, o = _array(indices), _array(values), _array(W), _array(gradient), out.numpy()
     share_out(
         lambda a, b: compiled.code_gradient_rows(i[a:b], v[a:b], w, g[a:b], o[a:b]), len(i), ROWS
@@ -103,7 +232,7 @@ def weight_gradient(
     row = np.empty(indices.numel(), np.int32)
     weight = np.empty(indices.numel(), np.float32)
     compiled.transpose(_array(indices), _array(coefficients), starts, row, weight)
-    out, bias = torch.empty(features, x.shape[1]), torch.empty(features)
+    out, bias = empty(features, x.shape[1]), empty(features)
     r, o, s = _array(x), out.numpy(), bias.numpy()
     share_out(
         lambda a, b: compiled.weight_gradient_rows(starts, row, weight, r, o[a:b], s[a:b], a),
@@ -111,6 +240,25 @@ def weight_gradient(
         FEATURES,
     )
     return out, bias
+
+
+def squared_distance(
+    a: Float[Tensor, "rows width"], b: Float[Tensor, "rows width"]
+) -> Float[Tensor, ""]:
+    """See :func:`sememe.kernels.reference.squared_distance`."""
+    p, q, sums = _array(a), b.detach().numpy(), np.empty(len(a))
+    share_out(lambda u, v: compiled.squared_distances(p[u:v], q[u:v], sums[u:v]), len(a), ROWS)
+    return torch.tensor(sums.sum(), dtype=torch.float32)
+
+
+def difference(
+    a: Float[Tensor, "rows width"], b: Float[Tensor, "rows width"], factor: Float[Tensor, ""]
+) -> Float[Tensor, "rows width"]:
+    """See :func:`sememe.kernels.reference.difference`."""
+    out = empty(*a.shape)
+    p, q, o, by = _array(a), _array(b), out.numpy(), float(factor)
+    share_out(lambda u, v: compiled.differences(p[u:v], q[u:v], by, o[u:v]), len(a), ROWS)
+    return out
 
 
 def adam_rows(
@@ -135,5 +283,10 @@ def adam_rows(
     )
 
 
-def _array(tensor: Tensor) -> compiled.Array:
-    return tensor.detach().contiguous().numpy()
+def _plain(tensor: Tensor) -> Tensor:
+    return tensor.detach().contiguous()
+
+
+def _array(tensor: Tensor) -> Array:
+    array: Array = _plain(tensor).numpy()
+    return array

@@ -21,7 +21,7 @@ def encode_topk(
     Gradients reach ``W_enc`` and ``bias``, only through entries that are there. They also reach
     ``x`` where it asks for them.
     """
-    indices, values = _Encode.apply("encode_topk", x, W_enc, bias, k)  # type: ignore[no-untyped-call]
+    indices, values = _Encode.apply("encode_topk", x, W_enc, bias, _sum_suffices(x), k)  # type: ignore[no-untyped-call]
     return Code(indices, values)
 
 
@@ -35,7 +35,7 @@ def encode_batchtopk(
 
     Gradients as of :func:`encode_topk`.
     """
-    indices, values = _Encode.apply("encode_batchtopk", x, W_enc, bias, k)  # type: ignore[no-untyped-call]
+    indices, values = _Encode.apply("encode_batchtopk", x, W_enc, bias, _sum_suffices(x), k)  # type: ignore[no-untyped-call]
     return Code(indices, values)
 
 
@@ -48,7 +48,7 @@ def encode_positive(
 
     Gradients as of :func:`encode_topk`.
     """
-    indices, values = _Encode.apply("encode_positive", x, W_enc, bias)  # type: ignore[no-untyped-call]
+    indices, values = _Encode.apply("encode_positive", x, W_enc, bias, _sum_suffices(x))  # type: ignore[no-untyped-call]
     return Code(indices, values)
 
 
@@ -61,6 +61,33 @@ def decode(
     be one that a threshold holds back.
     """
     out: Tensor = _Decode.apply(code.indices, code.values, W, present)  # type: ignore[no-untyped-call]
+    return out
+
+
+def centred(
+    x: Float[Tensor, "rows width"], centre: Float[Tensor, " width"]
+) -> Float[Tensor, "rows width"]:
+    """Return ``x - centre``.
+
+    Where only ``centre`` asks for a gradient, that is a sum over rows, and an encode behind it
+    gives every row the mean of their gradients: one product with W_enc instead of one a row.
+    """
+    out: Tensor = _Centred.apply(x, centre)  # type: ignore[no-untyped-call]
+    return out
+
+
+def _sum_suffices(x: Tensor) -> bool:
+    """Whether the gradient of ``x`` is only ever summed over rows."""
+    made_by: Any = x.grad_fn
+    centred_by = isinstance(made_by, _Centred._backward_cls)
+    return centred_by and not made_by.needs_input_grad[0]
+
+
+def squared_distance(
+    target: Float[Tensor, "rows width"], rebuilt: Float[Tensor, "some width"]
+) -> Float[Tensor, ""]:
+    """Return the sum of (target - rebuilt)^2, differentiable; ``rebuilt`` may be one row."""
+    out: Tensor = _SquaredDistance.apply(target, rebuilt.expand_as(target))  # type: ignore[no-untyped-call]
     return out
 
 
@@ -113,10 +140,12 @@ class _Encode(torch.autograd.Function):
         x: Float[Tensor, "rows width"],
         W_enc: Float[Tensor, "features width"],
         bias: Float[Tensor, " features"],
+        sum_suffices: bool,
         *settings: int,
     ) -> tuple[Int[Tensor, "rows k"], Float[Tensor, "rows k"]]:
         code = getattr(kernels_for(x), kernel)(x, W_enc, bias, *settings)
         ctx.save_for_backward(x, W_enc, *code)
+        ctx.sum_suffices = sum_suffices
         ctx.mark_non_differentiable(code.indices)
         return code.indices, code.values
 
@@ -130,8 +159,30 @@ class _Encode(torch.autograd.Function):
         gradient = gradient * (values != 0)
         kernels = kernels_for(x)
         weight, bias = kernels.weight_gradient(indices, gradient, x, W_enc.shape[0])
-        to_x = kernels.decode(indices, gradient, W_enc) if ctx.needs_input_grad[1] else None
+        to_x = None
+        if ctx.needs_input_grad[1] and ctx.sum_suffices:
+            to_x = (bias @ W_enc / len(x)).expand_as(x)
+        elif ctx.needs_input_grad[1]:
+            to_x = kernels.decode(indices, gradient, W_enc)
         return None, to_x, weight, bias, *[None] * (len(ctx.needs_input_grad) - 4)
+
+
+class _Centred(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,  # noqa: ANN401
+        x: Float[Tensor, "rows width"],
+        centre: Float[Tensor, " width"],
+    ) -> Float[Tensor, "rows width"]:
+        return x - centre
+
+    @staticmethod
+    def backward(
+        ctx: Any,  # noqa: ANN401
+        gradient: Float[Tensor, "rows width"],
+    ) -> tuple[Tensor | None, Tensor | None]:
+        to_centre = -gradient.sum(0) if ctx.needs_input_grad[1] else None
+        return gradient if ctx.needs_input_grad[0] else None, to_centre
 
 
 class _Decode(torch.autograd.Function):
@@ -161,3 +212,27 @@ class _Decode(torch.autograd.Function):
         if ctx.needs_input_grad[2]:
             to_W = kernels.weight_gradient(indices, values, gradient, W.shape[0])[0]
         return None, to_values, to_W, None
+
+
+class _SquaredDistance(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,  # noqa: ANN401
+        target: Float[Tensor, "rows width"],
+        rebuilt: Float[Tensor, "rows width"],
+    ) -> Float[Tensor, ""]:
+        ctx.save_for_backward(target, rebuilt)
+        out: Tensor = kernels_for(target).squared_distance(target, rebuilt)
+        return out
+
+    @staticmethod
+    def backward(
+        ctx: Any,  # noqa: ANN401
+        gradient: Float[Tensor, ""],
+    ) -> tuple[Tensor | None, Tensor | None]:
+        target, rebuilt = ctx.saved_tensors
+        to_target = to_rebuilt = None
+        if ctx.needs_input_grad[0] or ctx.needs_input_grad[1]:
+            to_rebuilt = kernels_for(target).difference(rebuilt, target, 2 * gradient)
+            to_target = -to_rebuilt if ctx.needs_input_grad[0] else None
+        return to_target, to_rebuilt

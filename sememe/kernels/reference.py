@@ -51,7 +51,7 @@ def encode_batchtopk(
     flat = scores.clamp_min(0).flatten().sort(descending=True, stable=True)
     kept = torch.zeros_like(scores, dtype=torch.bool)
     kept.view(-1)[flat.indices[: k * x.shape[0]]] = True
-    return _entries(scores, kept & (scores > 0))
+    return _entries(scores, kept & ~(scores <= 0))
 
 
 def encode_positive(
@@ -65,7 +65,7 @@ def encode_positive(
     entries (0, 0).
     """
     scores = torch.cat([part @ W_enc.T + bias for part in x.split(CHUNK)])
-    return _entries(scores, scores > 0)
+    return _entries(scores, ~(scores <= 0))
 
 
 def _entries(scores: Float[Tensor, "rows features"], kept: Bool[Tensor, "rows features"]) -> Code:
@@ -133,6 +133,20 @@ def weight_gradient(
     bias = x.new_zeros(features)
     bias.index_add_(0, indices.flatten().long(), coefficients.flatten())
     return weight, bias
+
+
+def squared_distance(
+    a: Float[Tensor, "rows width"], b: Float[Tensor, "rows width"]
+) -> Float[Tensor, ""]:
+    """Return the sum of (a - b)^2."""
+    return (a - b).square().sum()
+
+
+def difference(
+    a: Float[Tensor, "rows width"], b: Float[Tensor, "rows width"], factor: Float[Tensor, ""]
+) -> Float[Tensor, "rows width"]:
+    """Return ``factor`` (a - b)."""
+    return (a - b) * factor
 
 
 def adam_rows(

@@ -19,6 +19,7 @@ from sememe.models.language_model import LanguageModel
 from sememe.models.packaged import PACKAGED, require_terms
 from sememe.models.quiet import quiet
 from sememe.models.tokenizer import Tokenizer
+from sememe.processor import fast_bf16
 from sememe.progress import Progress
 
 __all__ = ["LanguageModel", "load_model"]
@@ -172,11 +173,5 @@ def _first_line(error: BaseException) -> str:
 
 def _number_type(dtype: str, device: torch.device) -> torch.dtype:
     if dtype == "auto":
-        return torch.bfloat16 if device.type != "cpu" or _fast_bf16() else torch.float32
+        return torch.bfloat16 if device.type != "cpu" or fast_bf16() else torch.float32
     return torch.bfloat16 if dtype == "bf16" else torch.float32
-
-
-def _fast_bf16() -> bool:
-    """Whether the processor multiplies bf16 matrices in hardware; elsewhere bf16 is slower."""
-    checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    return any(getattr(torch.cpu, check, bool)() for check in checks)

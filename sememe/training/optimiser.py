@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from sememe.dictionaries.dictionary import Dictionary
-from sememe.kernels import kernels_for
+from sememe.kernels import kernels_for, memory
 
 EPSILON = 1e-8
 
@@ -24,7 +24,7 @@ class Adam:
         self.unit_rows = unit_rows
         self.steps = 0
         self.moments = {
-            f"{which}.{name}": torch.zeros_like(parameter, requires_grad=False)
+            f"{which}.{name}": memory.zeros_like(parameter)
             for name, parameter in self.parameters.items()
             for which in ("first", "second")
         }

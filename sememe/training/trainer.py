@@ -11,7 +11,7 @@ from sememe.dictionaries.initialisation import INITIALISATIONS, geometric_median
 from sememe.dictionaries.nonlinearities import Activity
 from sememe.dictionaries.objectives import Step
 from sememe.errors import SememeError, UsageError
-from sememe.kernels import Code
+from sememe.kernels import Code, memory, squared_distance
 from sememe.training.config import TrainConfig
 from sememe.training.optimiser import Adam
 from sememe.training.revival import resample
@@ -63,6 +63,8 @@ class Trainer:
         self.dictionary = Dictionary(
             settings, [scales[s] for s in reads], [scales[s] for s in writes]
         ).to(device)
+        for parameter in self.dictionary.parameters():
+            parameter.data = memory.zeros_like(parameter).copy_(parameter.data)
         self._reads, self._writes = _columns(widths, reads), _columns(widths, writes)
         self.steps = stream.steps(config.batch, config.passes)
         if self.steps < 1:
@@ -240,7 +242,7 @@ class Trainer:
     def _observe(self, step: Step) -> None:
         counts = fired(step.activity, self.config.features)
         self.silent = (self.silent + len(step.x)).where(counts == 0, 0)
-        error = torch.linalg.vector_norm(step.target - step.rebuilt).square()
+        error = squared_distance(step.target, step.rebuilt)
         unexplained = float(error) / (len(step.x) * self.variance)
         active = float(counts.sum()) / len(step.x)
         weight = max(1 - SMOOTHING, 1 / (self.step + 1))
@@ -268,8 +270,8 @@ def fired(activity: Activity, features: int) -> Tensor:
     """Return in how many rows each feature is active."""
     values = activity.values
     if isinstance(values, Code):
-        there = values.values > 0
-        return torch.bincount(values.indices[there].long(), minlength=features)
+        there = (values.values > 0).float()
+        return torch.bincount(values.indices.flatten(), there.flatten(), minlength=features)
     return (values > 0).sum(0)
 
 

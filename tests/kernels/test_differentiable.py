@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from sememe.kernels import decode, encode_topk, gather
+from sememe.kernels import centred, decode, encode_topk, gather, squared_distance
 
 ROWS, WIDTH, FEATURES, K = 37, 12, 60, 9
 
@@ -74,3 +74,35 @@ def test_gather_is_indexing_and_its_gradient_the_sum():
         parameter.grad = None
         (gather(parameter, indices) * weights).sum().backward()
         assert torch.equal(parameter.grad, first)
+
+
+@pytest.mark.parametrize("raw_learns", [False, True])
+def test_the_centre_gets_the_gradient_of_the_dense_twin(raw_learns):
+    t = {name: tensor.detach() for name, tensor in tensors(torch.float64).items()}
+    weights = torch.arange(1.0, ROWS * K + 1, dtype=torch.float64).view(ROWS, K).sin()
+    gradients = []
+    for dense in (False, True):
+        raw = t["x"].clone().requires_grad_(raw_learns)
+        centre = t["x"].mean(0).requires_grad_()
+        if dense:
+            scores = (raw - centre) @ t["W_enc"].T + t["bias"] + 6
+            values = scores.topk(K, dim=1).values.relu()
+        else:
+            x = centred(raw, centre)
+            values = encode_topk(x, t["W_enc"], t["bias"] + 6, K).values
+        (weights * values).sum().backward()
+        gradients.append([centre.grad, raw.grad] if raw_learns else [centre.grad])
+    for ours, twin in zip(*gradients, strict=True):
+        torch.testing.assert_close(ours, twin)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_squared_distance_agrees_with_autograd(dtype):
+    t = tensors(dtype)
+    x, y = t["x"], t["W_enc"][:ROWS]
+    found = torch.autograd.grad(3 * squared_distance(x, y), [x, t["W_enc"]])
+    expected = torch.autograd.grad(3 * (x - y).square().sum(), [x, t["W_enc"]])
+    for ours, twin in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, twin)
+    near = squared_distance(x, y[:1])
+    torch.testing.assert_close(near, (x - y[:1]).square().sum())

@@ -86,9 +86,16 @@ def test_a_row_without_positive_scores_has_no_entries():
 def test_infinite_and_nan_scores_are_never_lost():
     bias = torch.zeros(200)
     bias[7], bias[150] = float("inf"), float("nan")
-    values = cpu.encode_topk(torch.zeros(1, 4), torch.zeros(200, 4), bias, 3).values[0]
-    assert values.isnan().any()
-    assert values.isinf().any()
+    x, W = torch.zeros(20, 4), torch.zeros(200, 4)
+    for kernels in (cpu, reference):
+        codes = [
+            kernels.encode_topk(x, W, bias, 3),
+            kernels.encode_batchtopk(x, W, bias, 3),
+            kernels.encode_positive(x, W, bias),
+        ]
+        for code in codes:
+            assert code.values.isnan().any(dim=1).all()
+            assert code.values.isinf().any(dim=1).all()
 
 
 @pytest.mark.parametrize(("rows", "width", "features", "k"), SHAPES)

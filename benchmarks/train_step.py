@@ -1,0 +1,212 @@
+"""What one training step costs, beside a plain dense torch loop in the same minutes.
+
+CPU seconds count, which a busy machine does not change much; wall times are not reported. Run it as
+``python -m benchmarks.train_step``.
+"""
+
+import json
+import os
+import resource
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin would count as work
+
+import torch
+import tyro
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.functional import linear, normalize, relu
+
+from benchmarks.activations import superposed
+from sememe.activations.store import Activations
+from sememe.activations.stream import MemoryStream, Stream
+from sememe.dictionaries.nonlinearities import (
+    BatchTopK,
+    Gated,
+    JumpReLU,
+    Nonlinearity,
+    ReLU,
+    TopK,
+)
+from sememe.dictionaries.objectives import (
+    L0,
+    L1,
+    GateReconstruction,
+    Matryoshka,
+    Reconstruction,
+    Term,
+)
+from sememe.kernels import screening
+from sememe.training.config import TrainConfig
+from sememe.training.trainer import Trainer
+
+Kind = Literal["topk", "batchtopk", "matryoshka", "relu", "jumprelu", "gated"]
+BATCHES = 4
+WARM_UP = 2
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What to measure."""
+
+    kind: Kind = "topk"
+    """Kind of dictionary."""
+    d_in: int = 576
+    """Width of made-up activations."""
+    features: int = 9216
+    """Features of the dictionary, and true features of made-up activations."""
+    batch: int = 4096
+    """Activations a step."""
+    k: int = 32
+    """Active features a row, for kinds with a budget; the aim of jumprelu."""
+    sparsity: float = 10.0
+    """Weight of the L1 penalty of relu and gated."""
+    rounds: int = 8
+    """Steps measured."""
+    activations: Path | None = None
+    """A store to take activations from in place of made-up ones."""
+    site: str | None = None
+    """Which site of the store; by default all of them."""
+    json: bool = False
+    """Print one JSON object."""
+
+
+def config(settings: Settings) -> TrainConfig:
+    """Return the training that is measured."""
+    k, sparsity = settings.k, settings.sparsity
+    whole: dict[Kind, tuple[Nonlinearity, tuple[Term, ...]]] = {
+        "topk": (TopK(k), ()),
+        "batchtopk": (BatchTopK(k), ()),
+        "matryoshka": (BatchTopK(k), (Matryoshka(),)),
+        "relu": (ReLU(), (L1(sparsity),)),
+        "jumprelu": (JumpReLU(0.03, 0.03), (L0(20.0, target=float(k)),)),
+        "gated": (Gated(), (L1(sparsity), GateReconstruction())),
+    }
+    nonlinearity, terms = whole[settings.kind]
+    return TrainConfig(
+        features=settings.features,
+        nonlinearity=nonlinearity,
+        objective=(Reconstruction(), *terms),
+        batch=settings.batch,
+        passes=1000,
+        warm_up=0.0,
+        learning_rate=1e-3,
+    )
+
+
+class DenseTorch:
+    """The textbook loop that computes every feature of every row; TopK, or ReLU + L1."""
+
+    def __init__(self, settings: Settings, width: int) -> None:
+        rows = normalize(torch.randn(settings.features, width), dim=1)
+        self.W_enc, self.W_dec = nn.Parameter(rows.clone()), nn.Parameter(rows.clone())
+        self.b_enc = nn.Parameter(torch.zeros(settings.features))
+        self.b_dec = nn.Parameter(torch.zeros(width))
+        self.k = settings.k if settings.kind in ("topk", "batchtopk", "matryoshka") else 0
+        weights = [self.W_enc, self.W_dec, self.b_enc, self.b_dec]
+        self.adam = torch.optim.Adam(weights, lr=1e-3)
+
+    def step(self, x: Float[Tensor, "rows width"]) -> None:
+        """Take one step."""
+        values = relu(linear(x - self.b_dec, self.W_enc, self.b_enc))
+        penalty = torch.zeros(())
+        if self.k:
+            top = values.topk(self.k, dim=1, sorted=False)
+            values = torch.zeros_like(values).scatter(1, top.indices, top.values)
+        else:
+            penalty = values.sum(1).mean()
+        rebuilt = values @ self.W_dec + self.b_dec
+        loss = (rebuilt - x).square().sum(1).mean() + penalty
+        loss.backward()
+        self.adam.step()
+        self.adam.zero_grad(set_to_none=True)
+        with torch.no_grad():
+            self.W_dec.div_(self.W_dec.norm(dim=1, keepdim=True))
+
+
+def stream_of(settings: Settings) -> Stream | MemoryStream:
+    """Return the activations to train on."""
+    if settings.activations is None:
+        rows = BATCHES * settings.batch
+        return MemoryStream(superposed(rows, settings.d_in, settings.features))
+    store = Activations.open(settings.activations)
+    return Stream(store, (settings.site,) if settings.site else tuple(store.sites))
+
+
+def cpu_seconds(work: Callable[[], object]) -> float:
+    """Return the CPU seconds of all threads that ``work`` takes."""
+    before = time.process_time()
+    work()
+    return time.process_time() - before
+
+
+def product_seconds(batch: int, width: int, features: int, dtype: torch.dtype) -> float:
+    """Return the CPU seconds of the bare encoder product."""
+    x, W = torch.randn(batch, width).to(dtype), torch.randn(features, width).to(dtype)
+    out = torch.empty(batch, features, dtype=dtype)
+    return min(cpu_seconds(lambda: torch.mm(x, W.T, out=out)) for _ in range(4))
+
+
+def measure(settings: Settings) -> dict[str, float | str | bool]:
+    """Take steps by turns with the dense loop; return the figures."""
+    stream = stream_of(settings)
+    width = sum(stream.widths)
+    trainer = Trainer(stream, config(settings), stream.sites, stream.sites)
+    batches = stream.batches(settings.batch, 1000, seed=0)
+    for _ in range(WARM_UP):
+        trainer.advance(next(batches))
+    screening.tally.rows = screening.tally.exact = 0
+    alone = [cpu_seconds(lambda: trainer.advance(next(batches))) for _ in range(WARM_UP)]
+    peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    dense = DenseTorch(settings, width)
+    dense.step(trainer.split(next(batches))[0])
+    ours, theirs = [], []
+    for _ in range(settings.rounds):
+        rows = next(batches)
+        x = trainer.split(rows)[0]
+        ours.append(cpu_seconds(lambda rows=rows: trainer.advance(rows)))  # type: ignore[misc]
+        theirs.append(cpu_seconds(lambda x=x: dense.step(x)))  # type: ignore[misc]
+    step = statistics.median(ours or alone)
+    tally = screening.tally
+    shape = (settings.batch, width, settings.features)
+    seconds = {dtype: product_seconds(*shape, dtype) for dtype in (torch.float32, torch.bfloat16)}
+    gflop = 2 * settings.batch * width * settings.features / 1e9
+    return {
+        "kind": settings.kind,
+        "d_in": width,
+        "features": settings.features,
+        "batch": settings.batch,
+        "k": settings.k,
+        "l0": trainer.figures()["l0"],
+        "screened": tally.rows > 0,
+        "share_exact": tally.exact / max(1, tally.rows),
+        "cpu_seconds": step,
+        "acts_per_cpu_second": settings.batch / step,
+        "gflops_fp32": gflop / seconds[torch.float32],
+        "gflops_bf16": gflop / seconds[torch.bfloat16],
+        "floor_fraction": seconds[torch.bfloat16 if tally.rows else torch.float32] / step,
+        "peak_mb": peak_mb,
+        "ratio_dense_torch": statistics.median(
+            other / own for own, other in zip(ours, theirs, strict=True)
+        ),
+    }
+
+
+def main() -> None:
+    """Measure and print."""
+    settings = tyro.cli(Settings, description=__doc__)
+    figures = measure(settings)
+    if settings.json:
+        print(json.dumps(figures))
+        return
+    for name, value in figures.items():
+        print(f"{name:20} {value:.4g}" if isinstance(value, float) else f"{name:20} {value}")
+
+
+if __name__ == "__main__":
+    main()
