@@ -96,7 +96,7 @@ class Dictionary(nn.Module):
     def encoder(self) -> Encoder:
         """Return what the nonlinearity works with."""
         extra = {**dict(self.learnt.items()), **dict(self.estimates.named_buffers())}
-        return Encoder(self.W_enc, self.b_enc, extra)
+        return Encoder(self.W_enc, self.b_enc, extra, self.W_dec)
 
     def centred(self, x: Float[Tensor, "rows width"]) -> Float[Tensor, "rows width"]:
         """Return scaled inputs as the encoder sees them."""

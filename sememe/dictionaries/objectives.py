@@ -33,6 +33,8 @@ class Step(NamedTuple):
     dictionary: Dictionary
     dead: Int[Tensor, " dead"]
     """Features that have been silent for too long."""
+    frequency: Float[Tensor, " features"] | None = None
+    """Share of recent activations on which each feature was active."""
     k: int = 0
     """Features active on one activation now, where a budget decides."""
     number: int = 0
@@ -223,6 +225,10 @@ class Matryoshka(Term):
     """Prefixes to draw at every step in place of ``shares``."""
     seed: int = 0
     """Of the draw."""
+    by_frequency: bool = False
+    """Whether the features active most often come first, rather than those with low numbers."""
+    detached: bool = False
+    """Whether a prefix teaches only the features that the one before has not."""
     name: ClassVar[str] = "matryoshka"
 
     def ends(self, features: int, number: int) -> list[int]:
@@ -236,11 +242,15 @@ class Matryoshka(Term):
     def __call__(self, step: Step) -> Float[Tensor, ""]:
         """Return the sum; every entry is decoded once, in the first prefix that holds it."""
         ends = self.ends(step.dictionary.config.features, step.number)
-        parts = blocks(step.activity.values, step.dictionary.W_dec, ends)
+        place = None
+        if self.by_frequency:
+            assert step.frequency is not None
+            place = step.frequency.argsort(descending=True, stable=True).argsort()
+        parts = blocks(step.activity.values, step.dictionary.W_dec, ends, place)
         rebuilt = step.dictionary.base(step.x)
         total = step.x.new_zeros(())
-        for part in parts:
-            rebuilt = rebuilt + part
+        for number, part in enumerate(parts):
+            rebuilt = (rebuilt.detach() if self.detached and number else rebuilt) + part
             total = total + squared_error(step.target, rebuilt)
         return total
 
@@ -342,24 +352,23 @@ def unexplained(
 
 
 def blocks(
-    values: Values, W_dec: Float[Tensor, "features width"], ends: list[int]
+    values: Values,
+    W_dec: Float[Tensor, "features width"],
+    ends: list[int],
+    place: Int[Tensor, " features"] | None = None,
 ) -> list[Float[Tensor, "rows width"]]:
-    """Return what the features up to each end, from the one before on, add to a reconstruction."""
+    """Return what the features up to each end, from the one before on, add to a reconstruction.
+
+    ``place`` says where each feature stands; by default at its number.
+    """
+    if place is None:
+        place = torch.arange(len(W_dec))
     starts = [0, *ends[:-1]]
+    spans = [(place >= start) & (place < end) for start, end in zip(starts, ends, strict=True)]
     if isinstance(values, Code):
-        return [
-            decode(
-                Code(
-                    values.indices,
-                    values.values * ((values.indices >= start) & (values.indices < end)),
-                ),
-                W_dec,
-            )
-            for start, end in zip(starts, ends, strict=True)
-        ]
-    return [
-        values[:, start:end] @ W_dec[start:end] for start, end in zip(starts, ends, strict=True)
-    ]
+        at = values.indices.long()
+        return [decode(Code(values.indices, values.values * span[at]), W_dec) for span in spans]
+    return [values[:, span] @ W_dec[span] for span in spans]
 
 
 def _budget(config: DictionaryConfig, because: str) -> str:

@@ -5,6 +5,20 @@ Axis names: rows (activations), width (of an activation), features, k (entries o
 
 from sememe.kernels.choice import kernels_for
 from sememe.kernels.code import Code
-from sememe.kernels.differentiable import decode, encode_batchtopk, encode_positive, encode_topk
+from sememe.kernels.differentiable import (
+    decode,
+    encode_batchtopk,
+    encode_positive,
+    encode_topk,
+    score_entries,
+)
 
-__all__ = ["Code", "decode", "encode_batchtopk", "encode_positive", "encode_topk", "kernels_for"]
+__all__ = [
+    "Code",
+    "decode",
+    "encode_batchtopk",
+    "encode_positive",
+    "encode_topk",
+    "kernels_for",
+    "score_entries",
+]

@@ -130,6 +130,37 @@ def select_rows(scores: Array, k: int, indices: Array, values: Array) -> None:
 
 
 @compiled
+def most_above(scores: Array, bound: float, at_bound: int) -> int:
+    """Return how many entries the fullest row of :func:`pack_above` has, at most."""
+    most = 0
+    for row in range(scores.shape[0]):
+        count = 0
+        equal = 0
+        for j in range(scores.shape[1]):
+            count += scores[row, j] > bound
+            equal += scores[row, j] == bound
+        most = max(most, count + min(equal, at_bound))
+    return most
+
+
+@compiled
+def pack_above(scores: Array, bound: float, at_bound: int, indices: Array, values: Array) -> None:
+    """Write every score above ``bound``, and the first ``at_bound`` that equal it, by feature."""
+    for row in range(scores.shape[0]):
+        count = 0
+        for j in range(scores.shape[1]):
+            score = scores[row, j]
+            equal = score == bound and at_bound > 0
+            at_bound -= equal
+            if score > bound or equal:
+                indices[row, count] = j
+                values[row, count] = score
+                count += 1
+        indices[row, count:] = 0
+        values[row, count:] = 0
+
+
+@compiled
 def add_rows(out: Array, W: Array, which: Array, weights: Array, count: int) -> None:
     """Add to ``out`` the first ``count`` rows ``W[which]`` times ``weights``, four at a time."""
     width = out.shape[0]

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from sememe.kernels import compiled, reference
+from sememe.kernels import compiled
 from sememe.kernels.code import Code
 from sememe.kernels.workers import share_out
 
@@ -61,8 +61,51 @@ def _encode_span(
     compiled.select_rows(scores.view(torch.int32).numpy(), indices.shape[1], indices, bits)
 
 
-encode_batchtopk = reference.encode_batchtopk
-encode_positive = reference.encode_positive
+def encode_batchtopk(
+    x: Float[Tensor, "rows width"],
+    W_enc: Float[Tensor, "features width"],
+    bias: Float[Tensor, " features"],
+    k: int,
+) -> Code:
+    """See :func:`sememe.kernels.reference.encode_batchtopk`."""
+    scores = _scores(x, W_enc, bias)
+    flat = scores.reshape(-1)
+    positive = flat[flat > 0]
+    kept = min(k * x.shape[0], len(positive))
+    if kept == len(positive):
+        return _entries(scores, np.float32(0), 0)
+    bound = np.partition(positive, len(positive) - kept)[len(positive) - kept]
+    return _entries(scores, bound, kept - int(np.count_nonzero(positive > bound)))
+
+
+def encode_positive(
+    x: Float[Tensor, "rows width"],
+    W_enc: Float[Tensor, "features width"],
+    bias: Float[Tensor, " features"],
+) -> Code:
+    """See :func:`sememe.kernels.reference.encode_positive`."""
+    return _entries(_scores(x, W_enc, bias), np.float32(0), 0)
+
+
+def _scores(
+    x: Float[Tensor, "rows width"],
+    W_enc: Float[Tensor, "features width"],
+    bias: Float[Tensor, " features"],
+) -> compiled.Array:
+    """Return all scores, in this thread's scratch matrix."""
+    scores = _scores_buffer(x.shape[0], W_enc.shape[0])
+    for part, out in zip(x.detach().split(ROWS), scores.split(ROWS), strict=True):
+        torch.addmm(bias.detach(), part, W_enc.detach().T, out=out)
+    return scores.numpy()
+
+
+def _entries(scores: compiled.Array, bound: float, at_bound: int) -> Code:
+    """Return the scores above ``bound``, and the first ``at_bound`` of those that equal it."""
+    most = compiled.most_above(scores, bound, at_bound)
+    indices = torch.empty(len(scores), most, dtype=torch.int32)
+    values = torch.empty(len(scores), most)
+    compiled.pack_above(scores, bound, at_bound, indices.numpy(), values.numpy())
+    return Code(indices, values)
 
 
 def decode(

@@ -22,6 +22,8 @@ from sememe.training.streams import ActivationStream, LiveStream
 SAMPLE_ROWS = 32_768
 FACTOR_ROWS = 2048
 SMOOTHING = 0.98
+FREQUENCY_MEMORY = 0.99
+"""Weight of earlier steps in how often features are active."""
 DIVERGED = 4.0
 """Unexplained share of variance, smoothed, beyond which training is given up."""
 RESAMPLING_SEED = 2**32
@@ -35,6 +37,7 @@ class Trainer:
         dictionary: The dictionary as it is now.
         adam: The optimiser and its moments.
         silent: Activations since each feature last fired.
+        frequency: Share of recent activations on which each feature fired.
         step: Steps done.
         steps: Steps of the whole run, which schedules refer to.
     """
@@ -67,6 +70,7 @@ class Trainer:
         self.steps = stream.steps(config.batch, config.passes)
         self.dead_after = config.dead_after(stream.rows)
         self.silent = torch.zeros(config.features, dtype=torch.int64)
+        self.frequency = torch.zeros(config.features)
         self.step = 0
         self.unexplained = 0.0
         self.active = 0.0
@@ -99,6 +103,7 @@ class Trainer:
             rebuilt,
             dictionary,
             dead=(self.silent >= self.dead_after).nonzero().flatten(),
+            frequency=self.frequency,
             k=getattr(nonlinearity, "k", 0),
             number=self.step,
             divergence=self._divergence(),
@@ -129,7 +134,7 @@ class Trainer:
     def tensors(self) -> dict[str, Tensor]:
         """Return the tensors of a checkpoint."""
         weights = {f"weights.{name}": v for name, v in self.dictionary.state_dict().items()}
-        return {**weights, **self.adam.moments, "silent": self.silent}
+        return {**weights, **self.adam.moments, "silent": self.silent, "frequency": self.frequency}
 
     def state(self) -> dict[str, Any]:
         """Return the numbers of a checkpoint.
@@ -145,7 +150,7 @@ class Trainer:
         self.dictionary.load_state_dict(weights)
         for name, moment in self.adam.moments.items():
             moment.copy_(tensors[name])
-        self.silent = tensors["silent"]
+        self.silent, self.frequency = tensors["silent"], tensors["frequency"]
         self.step = self.adam.steps = state["step"]
         self.unexplained, self.active = state["unexplained"], state["active"]
 
@@ -197,6 +202,8 @@ class Trainer:
     def _observe(self, step: Step) -> None:
         counts = fired(step.activity, self.config.features)
         self.silent = (self.silent + len(step.x)).where(counts == 0, 0)
+        recent = max(1 - FREQUENCY_MEMORY, 1 / (self.step + 1))
+        self.frequency.lerp_(counts / len(step.x), recent)
         error = torch.linalg.vector_norm(step.target - step.rebuilt).square()
         variance = torch.linalg.vector_norm(step.target - step.target.mean(0)).square()
         unexplained = float(error / variance.clamp_min(1e-12))
