@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from tyro.conf import Positional
 
 from sememe.errors import UsageError
+from sememe.studies.commands import Study
 from sememe.terminal import print_table, terminal_progress
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ Recipe = Literal[
     "jumprelu",
     "batchtopk",
     "matryoshka",
+    "lista_matryoshka",
+    "topk",
 ]
 
 
@@ -406,6 +409,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "describe": Describe,
     "serve": Serve,
     "sites": Sites,
+    "study": Study,
 }
 
 

@@ -21,7 +21,6 @@ from sememe.kernels import (
     encode_batchtopk,
     encode_positive,
     encode_topk,
-    score_entries,
 )
 
 Values = Code | Tensor
@@ -53,8 +52,8 @@ class Activity(NamedTuple):
     """Mean number of active features, where it is differentiable."""
     gate: Values | None = None
     """What decides whether a feature is active, where that is not its value."""
-    earlier: tuple[Values, ...] = ()
-    """The values of earlier rounds, for kinds that look again."""
+    earlier: tuple["Activity", ...] = ()
+    """What was active before, for kinds that look again."""
 
 
 @dataclass(frozen=True)
@@ -256,18 +255,20 @@ class Gated(Nonlinearity):
 
 @dataclass(frozen=True)
 class Refined(Nonlinearity):
-    """A nonlinearity applied twice, the second time knowing what the first left (LISTA, one step).
+    """A nonlinearity applied again and again, knowing what it left unexplained (LISTA).
 
-    f1 = inner(z), f = inner(z + eta W_enc (x - f1 W_dec)) with z = W_enc x + b; which is to encode
-    x + eta (x - f1 W_dec). A feature that only answers to others that are active gets a lower score
-    the second time. Gregor and LeCun (2010); as the encoder of a sparse autoencoder in
-    LISTA-Matryoshka (github.com/chanind/claude-auto-research-synthsaebench).
+    x_0 = x and f_t = inner(W_enc x_t + b) with x_{t+1} = x_t + eta (x - f_t W_dec); the last f is the
+    code. So scores gain eta W_enc (x - f_t W_dec): a feature that only answers to others that are
+    active gets a lower score the next time. Gregor and LeCun (2010); one step of it as the encoder
+    of a sparse autoencoder in LISTA-Matryoshka (github.com/chanind/claude-auto-research-synthsaebench).
     """
 
     inner: Nonlinearity
     """The kind that it refines."""
     eta: float = 0.3
     """How much of what is left is looked at again."""
+    steps: int = 1
+    """How often it looks again."""
     kind: ClassVar[str] = "refined"
     scales: ClassVar[bool] = False
     sparse: ClassVar[bool] = True
@@ -277,6 +278,8 @@ class Refined(Nonlinearity):
             raise UsageError(f"refined has {self.inner.kind} inside; expected topk or batchtopk")
         if not 0 <= self.eta <= 1:
             raise UsageError(f"eta is {self.eta}; expected 0 to 1")
+        if self.steps < 1:
+            raise UsageError(f"steps is {self.steps}; expected 1 or more")
 
     @property
     def k(self) -> int:
@@ -286,136 +289,56 @@ class Refined(Nonlinearity):
     def estimates(self) -> dict[str, Tensor]:
         """Return the inner kind's, once for each time that it is applied."""
         inner = self.inner.estimates()
-        return {**inner, **{FIRST + name: value.clone() for name, value in inner.items()}}
+        return {
+            _named(name, time): value.clone()
+            for time in range(self.steps + 1)
+            for name, value in inner.items()
+        }
 
     def forward(self, x: Float[Tensor, "rows width"], encoder: Encoder) -> Activity:
-        """Return the second code; gradients go through the first too."""
-        first = self.inner.forward(x, self._of_first(encoder))
-        refined = self.inner.forward(self._again(x, first.values, encoder), encoder)
-        return refined._replace(earlier=(first.values,))
+        """Return the last code; gradients go through the earlier ones too."""
+        *before, last = self._times(x, encoder, self.inner.forward)
+        return last._replace(earlier=tuple(before))
 
     def encode(self, x: Float[Tensor, "rows width"], encoder: Encoder) -> Code:
-        """Return the second code."""
-        first = self.inner.encode(x, self._of_first(encoder))
-        return self.inner.encode(self._again(x, first, encoder), encoder)
+        """Return the last code."""
+
+        def encode(seen: Float[Tensor, "rows width"], at: Encoder) -> Activity:
+            return Activity(self.inner.encode(seen, at))
+
+        *_, last = self._times(x, encoder, encode)
+        assert isinstance(last.values, Code)
+        return last.values
 
     @torch.no_grad()
     def after_step(self, activity: Activity, extra: Mapping[str, Tensor]) -> None:
-        """Bring up to date what the inner kind keeps, for both times."""
-        (first,) = activity.earlier
-        self.inner.after_step(Activity(first), _of_first(extra))
-        self.inner.after_step(activity, extra)
+        """Bring up to date what the inner kind keeps for each time."""
+        for time, seen in enumerate((*activity.earlier, activity)):
+            self.inner.after_step(seen, self._extra_of(time, extra))
 
-    def _again(
-        self, x: Float[Tensor, "rows width"], first: Values, encoder: Encoder
-    ) -> Float[Tensor, "rows width"]:
-        assert isinstance(first, Code)
-        return x + self.eta * (x - decode(first, encoder.W_dec))
-
-    def _of_first(self, encoder: Encoder) -> Encoder:
-        return encoder._replace(extra=_of_first(encoder.extra))
-
-
-@dataclass(frozen=True)
-class LeaveOneOut(Nonlinearity):
-    """Candidates, each scored again on what the other active features leave of the input.
-
-    The ``candidates`` x k largest scores of a row stay in the race. f0 keeps of them the k x rows
-    largest positive ones of the batch, as in :class:`BatchTopK`; then in every round, for candidate i,
-
-    z_i = W_enc,i . (x - sum_{j != i} f_j W_dec,j) + b_i
-
-    and f keeps the largest again. Two features that answer to each other no longer raise each
-    other's values. Only candidates are ever scored again, so that a round costs little beside the
-    first product. Afterwards thresholds decide, one a round, as in BatchTopK.
-    """
-
-    k: int
-    """Features active on one activation, on average."""
-    candidates: int = 2
-    """Candidates a row, in multiples of k."""
-    rounds: int = 1
-    """How often candidates are scored again."""
-    memory: float = 0.999
-    """Weight of the past in the estimate of the thresholds, once they have one."""
-    kind: ClassVar[str] = "leaveoneout"
-    scales: ClassVar[bool] = False
-    sparse: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        for name in ("candidates", "rounds"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"{name} is {getattr(self, name)}; expected 1 or more")
-
-    def estimates(self) -> dict[str, Tensor]:
-        """Return the threshold of each round, and the number of batches they are the mean of."""
-        return {"threshold": torch.zeros(self.rounds + 1), "batches": torch.zeros(())}
-
-    def forward(self, x: Float[Tensor, "rows width"], encoder: Encoder) -> Activity:
-        """Return the code of the batch; rows have different numbers of entries."""
-        *before, last = self._codes(x, encoder, lambda _, scores: largest(scores, self.k))
-        return Activity(last, earlier=tuple(before))
-
-    def encode(self, x: Float[Tensor, "rows width"], encoder: Encoder) -> Code:
-        """Return what exceeds the threshold of the last round."""
-        threshold = encoder.extra["threshold"].clamp_min(0)
-
-        def settled(part: Float[Tensor, "rows width"]) -> Code:
-            *_, last = self._codes(part, encoder, lambda n, z: z * (z > threshold[n]))
-            return pack(last)
-
-        return in_parts(x, settled)
-
-    def _codes(
+    def _times(
         self,
         x: Float[Tensor, "rows width"],
         encoder: Encoder,
-        keep: Callable[[int, Float[Tensor, "rows k"]], Float[Tensor, "rows k"]],
-    ) -> Iterator[Code]:
-        """Yield the code of each round; ``keep`` zeroes what is not to be active."""
-        raced = min(self.candidates * self.k, len(encoder.W))
-        indices, values = encode_topk(x, encoder.W, encoder.bias, raced)
-        there = values > 0
-        own = (encoder.W * encoder.W_dec).sum(1)[indices.long()]
-        bias = encoder.bias[indices.long()]
-        code = Code(indices, keep(0, values))
-        yield code
-        for number in range(1, self.rounds + 1):
-            left = x - decode(code, encoder.W_dec)
-            scores = score_entries(left, Code(indices, there), encoder.W)
-            again = (scores + bias + own * code.values) * there
-            code = Code(indices, keep(number, again))
-            yield code
+        apply: Callable[[Float[Tensor, "rows width"], Encoder], Activity],
+    ) -> Iterator[Activity]:
+        """Yield what is active each time."""
+        seen = x
+        for time in range(self.steps + 1):
+            at = encoder._replace(extra=self._extra_of(time, encoder.extra))
+            activity = apply(seen, at)
+            yield activity
+            if time < self.steps:
+                assert isinstance(activity.values, Code)
+                seen = seen + self.eta * (x - decode(activity.values, encoder.W_dec))
 
-    @torch.no_grad()
-    def after_step(self, activity: Activity, extra: Mapping[str, Tensor]) -> None:
-        """Take the smallest values kept into the means."""
-        extra["batches"].add_(1)
-        weight = (1 / extra["batches"]).clamp_min(1 - self.memory)
-        codes = (*activity.earlier, activity.values)
-        for threshold, code in zip(extra["threshold"], codes, strict=True):
-            assert isinstance(code, Code)
-            kept = code.values[code.values > 0]
-            if len(kept):
-                threshold.lerp_(kept.min(), weight)
+    def _extra_of(self, time: int, extra: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {name: extra[_named(name, time)] for name in self.inner.estimates()}
 
 
-def largest(scores: Float[Tensor, "rows entries"], k: int) -> Float[Tensor, "rows entries"]:
-    """Return the ``k`` x rows largest positive scores of all rows, 0 in place of the others."""
-    with torch.no_grad():
-        flat = scores.flatten()
-        kept = k * len(scores)
-        bound = flat.kthvalue(len(flat) - kept).values if kept < len(flat) else flat.new_zeros(())
-        there = scores > bound.clamp_min(0)
-    return scores * there
-
-
-FIRST = "first_"
-"""Prefix of what :class:`Refined` keeps for the first of the two codes."""
-
-
-def _of_first(extra: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {n.removeprefix(FIRST): value for n, value in extra.items() if n.startswith(FIRST)}
+def _named(name: str, time: int) -> str:
+    """Return what :class:`Refined` calls its inner kind's ``name`` for one of the times."""
+    return f"{name}_{time}"
 
 
 class Scores(NamedTuple):
@@ -514,7 +437,7 @@ def in_parts(
 
 
 NONLINEARITIES: dict[str, type[Nonlinearity]] = {
-    kind.kind: kind for kind in (TopK, BatchTopK, ReLU, JumpReLU, Gated, Refined, LeaveOneOut)
+    kind.kind: kind for kind in (TopK, BatchTopK, ReLU, JumpReLU, Gated, Refined)
 }
 """Every kind by name; a new one is a class above and its name here."""
 

@@ -65,13 +65,15 @@ class Term:
 
 @dataclass(frozen=True)
 class Reconstruction(Term):
-    """The mean over rows of ||x - x^||^2."""
+    """The mean over rows of ||x - x^||^2; with a tilt of more than 0, see :func:`squared_error`."""
 
+    tilt: float = 0.0
+    """How much more badly reconstructed rows weigh."""
     name: ClassVar[str] = "reconstruction"
 
     def __call__(self, step: Step) -> Float[Tensor, ""]:
         """Return the squared error."""
-        return squared_error(step.target, step.rebuilt)
+        return squared_error(step.target, step.rebuilt, self.tilt)
 
 
 @dataclass(frozen=True)
@@ -229,6 +231,8 @@ class Matryoshka(Term):
     """Whether the features active most often come first, rather than those with low numbers."""
     detached: bool = False
     """Whether a prefix teaches only the features that the one before has not."""
+    tilt: float = 0.0
+    """How much more badly reconstructed rows weigh."""
     name: ClassVar[str] = "matryoshka"
 
     def ends(self, features: int, number: int) -> list[int]:
@@ -251,7 +255,7 @@ class Matryoshka(Term):
         total = step.x.new_zeros(())
         for number, part in enumerate(parts):
             rebuilt = (rebuilt.detach() if self.detached and number else rebuilt) + part
-            total = total + squared_error(step.target, rebuilt)
+            total = total + squared_error(step.target, rebuilt, self.tilt)
         return total
 
     def refusal(self, config: DictionaryConfig) -> str:
@@ -325,11 +329,19 @@ def to_json(term: Term) -> dict[str, Any]:
 
 
 def squared_error(
-    target: Float[Tensor, "rows width"], rebuilt: Float[Tensor, "rows width"]
+    target: Float[Tensor, "rows width"], rebuilt: Float[Tensor, "rows width"], tilt: float = 0.0
 ) -> Float[Tensor, ""]:
-    """Return the mean over rows of ||target - rebuilt||^2."""
-    square: Tensor = torch.linalg.vector_norm(target - rebuilt).square()
-    return square / max(1, target.shape[0])
+    """Return the mean over rows of ||target - rebuilt||^2.
+
+    With ``tilt`` t each row e weighs exp(t e / mean e), normalised (tilted empirical risk, arXiv
+    2007.01162); no gradient goes through the weights.
+    """
+    if not tilt or not len(target):
+        square: Tensor = torch.linalg.vector_norm(target - rebuilt).square()
+        return square / max(1, target.shape[0])
+    errors = (target - rebuilt).square().sum(1)
+    relative = errors.detach() / errors.detach().mean().clamp_min(1e-12)
+    return ((tilt * relative).softmax(0) * errors).sum()
 
 
 def weighted_sum(values: Values, weights: Float[Tensor, " features"]) -> Float[Tensor, ""]:

@@ -262,6 +262,14 @@ WORLDS: dict[str, Callable[..., World]] = {
 """Every named world, given ``rows`` and ``seed``."""
 
 
+def active(world: World, count: int, rows: int = SCALE_ROWS) -> float:
+    """Return how many of the ``count`` most frequent true features are active at a time."""
+    fired = torch.zeros(len(world.directions))
+    for _, code in world.held_out(rows):
+        fired += torch.bincount(code.indices[code.values > 0].long(), minlength=len(fired))
+    return float(fired.topk(min(count, len(fired))).values.sum()) / rows
+
+
 def _zipf(features: int, exponent: float) -> Float[Tensor, " true"]:
     falling = torch.arange(1, features + 1).float() ** -exponent
     share = (falling - falling[-1]) / (falling[0] - falling[-1])

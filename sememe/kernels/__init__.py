@@ -5,20 +5,6 @@ Axis names: rows (activations), width (of an activation), features, k (entries o
 
 from sememe.kernels.choice import kernels_for
 from sememe.kernels.code import Code
-from sememe.kernels.differentiable import (
-    decode,
-    encode_batchtopk,
-    encode_positive,
-    encode_topk,
-    score_entries,
-)
+from sememe.kernels.differentiable import decode, encode_batchtopk, encode_positive, encode_topk
 
-__all__ = [
-    "Code",
-    "decode",
-    "encode_batchtopk",
-    "encode_positive",
-    "encode_topk",
-    "kernels_for",
-    "score_entries",
-]
+__all__ = ["Code", "decode", "encode_batchtopk", "encode_positive", "encode_topk", "kernels_for"]

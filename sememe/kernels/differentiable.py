@@ -64,46 +64,6 @@ def decode(
     return out
 
 
-def score_entries(
-    x: Float[Tensor, "rows width"], entries: Code, W: Float[Tensor, "features width"]
-) -> Float[Tensor, "rows k"]:
-    """Return ``x . W[index]`` for every entry that is there, 0 for others.
-
-    Gradients reach ``x`` and ``W``.
-    """
-    there = entries.values.to(x.dtype)
-    out: Tensor = _Score.apply(x, entries.indices, there, W)  # type: ignore[no-untyped-call]
-    return out
-
-
-class _Score(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any,  # noqa: ANN401
-        x: Float[Tensor, "rows width"],
-        indices: Int[Tensor, "rows k"],
-        there: Float[Tensor, "rows k"],
-        W: Float[Tensor, "features width"],
-    ) -> Float[Tensor, "rows k"]:
-        ctx.save_for_backward(x, indices, there, W)
-        out: Tensor = kernels_for(x).code_gradient(indices, there, W, x)
-        return out
-
-    @staticmethod
-    def backward(
-        ctx: Any,  # noqa: ANN401
-        gradient: Float[Tensor, "rows k"],
-    ) -> tuple[Tensor | None, None, None, Tensor | None]:
-        x, indices, there, W = ctx.saved_tensors
-        gradient = gradient * (there != 0)
-        kernels = kernels_for(x)
-        to_x = kernels.decode(indices, gradient, W) if ctx.needs_input_grad[0] else None
-        to_W = None
-        if ctx.needs_input_grad[3]:
-            to_W = kernels.weight_gradient(indices, gradient, x, W.shape[0])[0]
-        return to_x, None, None, to_W
-
-
 class _Encode(torch.autograd.Function):
     @staticmethod
     def forward(

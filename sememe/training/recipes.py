@@ -8,7 +8,7 @@ import inspect
 import math
 from collections.abc import Callable
 
-from sememe.dictionaries.nonlinearities import BatchTopK, Gated, JumpReLU, ReLU, TopK
+from sememe.dictionaries.nonlinearities import BatchTopK, Gated, JumpReLU, Refined, ReLU, TopK
 from sememe.dictionaries.objectives import (
     L0,
     L1,
@@ -26,6 +26,11 @@ from sememe.training.revival import Resampling
 
 def sememe(features: int = 9216, k: int = 32, passes: int = 4) -> TrainConfig:
     """Return our default: TopK with AuxK, tuned for runs of hundreds to thousands of steps."""
+    return TrainConfig(features=features, nonlinearity=TopK(k), passes=passes)
+
+
+def topk(features: int = 9216, k: int = 32, passes: int = 4) -> TrainConfig:
+    """Return TopK with AuxK, tuned for runs of hundreds to thousands of steps."""
     return TrainConfig(features=features, nonlinearity=TopK(k), passes=passes)
 
 
@@ -171,6 +176,33 @@ def matryoshka(features: int = 9216, k: int = 32, passes: int = 4) -> TrainConfi
     )
 
 
+def lista_matryoshka(features: int = 9216, k: int = 32, passes: int = 4) -> TrainConfig:
+    """Return LISTA-Matryoshka (github.com/chanind/claude-auto-research-synthsaebench).
+
+    BatchTopK whose scores are refined once (eta .3) and whose k falls from 2.4 times its value (60
+    to 25 there) over the first half; prefixes by frequency, each teaching only what it adds; rare
+    bad reconstructions weigh more (tilt .002); the rate 3e-4 falls over the last third. Prefixes are
+    128, 512 and 2048 of 4096 there, the same shares here.
+    """
+    return TrainConfig(
+        features=features,
+        nonlinearity=Refined(BatchTopK(k), eta=0.3),
+        objective=(
+            Reconstruction(tilt=0.002),
+            AuxK(),
+            Matryoshka(
+                shares=(1 / 32, 1 / 8, 1 / 2), by_frequency=True, detached=True, tilt=0.002
+            ),
+        ),
+        passes=passes,
+        k_from=min(features, round(2.4 * k)),
+        initialisation="random",
+        learning_rate=3e-4,
+        warm_up=0.0,
+        decay=1 / 3,
+    )
+
+
 RECIPES: dict[str, Callable[..., TrainConfig]] = {
     recipe.__name__: recipe
     for recipe in (
@@ -183,6 +215,8 @@ RECIPES: dict[str, Callable[..., TrainConfig]] = {
         jumprelu,
         batchtopk,
         matryoshka,
+        lista_matryoshka,
+        topk,
     )
 }
 """Every recipe by name."""
