@@ -58,6 +58,11 @@ class DictionaryConfig:
                 f"centre is 'tied', but it reads {self.reads} and writes {self.writes}: the decoder "
                 "bias lies at what is written, not at what is read; give centre='none'"
             )
+        if self.nonlinearity.kind == "refined" and not self.autoencodes:
+            raise UsageError(
+                f"the kind is refined, which compares its input with the reconstruction, but it "
+                f"reads {self.reads} and writes {self.writes}: expected the same sites"
+            )
         if self.skip and self.autoencodes:
             raise UsageError(
                 f"skip is set, but it writes what it reads, {self.reads}: the input would pass "

@@ -178,7 +178,7 @@ def ground_truth(
     """Return every figure of a dictionary on activations whose true features are known.
 
     ``f1``, ``precision`` and ``recall`` are means over latents, each taken as a detector of its best
-    match; those that never fire count 0. ``shrinkage`` is the mean of ||x^|| / ||x||, ``dead`` the
+    match; those that never fire count 0. ``shrinkage`` is the mean of ||x^|| / ||x|| over x other than 0, ``dead`` the
     share of latents silent in all samples. ``absorption`` and ``hedging`` need ``parents``.
     """
     rows = dictionary.directions()
@@ -187,7 +187,7 @@ def ground_truth(
     family = None if parents is None else Family.of(parents, match)
     counts: Counts | None = None
     moments: Moments | None = None
-    ratio, cases = 0.0, torch.zeros(2)
+    ratios, cases = [], torch.zeros(2)
     for x, code in samples:
         found = dictionary.encode(x)
         rebuilt = dictionary.decode(found).detach()
@@ -195,7 +195,7 @@ def ground_truth(
         counted, summed = Counts.of(fired, true[:, best]), Moments.of(x, rebuilt)
         counts = counted if counts is None else counts.plus(counted)
         moments = summed if moments is None else moments.plus(summed)
-        ratio += float((rebuilt.norm(dim=1) / x.norm(dim=1).clamp_min(1e-6)).sum())
+        ratios.append((rebuilt.norm(dim=1) / x.norm(dim=1))[x.norm(dim=1) > 0])
         if family is not None:
             cases += torch.tensor(absorbed(fired, true, rows, directions, family))
     assert counts is not None and moments is not None, "no samples"  # noqa: PT018
@@ -209,7 +209,7 @@ def ground_truth(
         "fvu": float(moments.fvu or 0.0),
         "l0": float(counts.latent.sum()) / moments.rows,
         "dead": float((counts.latent == 0).double().mean()),
-        "shrinkage": ratio / moments.rows,
+        "shrinkage": float(torch.cat(ratios).mean()),
     }
     if family is not None:
         figures["absorption"] = float(cases[0] / cases[1].clamp_min(1))

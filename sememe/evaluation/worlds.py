@@ -147,7 +147,8 @@ def synthsaebench(
     to lie between .4 and 5e-4. Whether it does depends on F Gaussians with a correlation of rank 25:
     z = L g + s e with L's entries N(0, .1^2), fires where z exceeds the quantile of 1 - p. A child
     fires only with its parent, and of siblings that would fire one, drawn at random, does. A firing
-    feature's value is ReLU(m_i + s_i e), m from 5 down to 4, s_i = |N(.5, .5)|.
+    feature's value is ReLU(m_i + s_i e), m from 5 down to 4, s_i = |N(.5, .5)|; where that is 0 it
+    counts as not firing, though its children may.
 
     The source leaves open, and we chose: directions are independent and uniform, with no bias; the
     most frequent features are the roots and then each level in turn; a child's probability given
@@ -160,8 +161,8 @@ def synthsaebench(
     factors = 0.1 * torch.randn(features, 25, generator=generator)
     factors *= (0.99 / factors.square().sum(1)).sqrt().clamp_max(1)[:, None]
     spread = (1 - factors.square().sum(1)).sqrt()
-    deviation = (0.5 + 0.5 * torch.randn(features, generator=generator)).abs()
-    mean = torch.linspace(5, 4, features)
+    deviation = (0.5 + 0.5 * torch.randn(features, generator=generator)).abs().numpy()
+    mean = torch.linspace(5, 4, features).numpy()
     parents = forest.parents(features)
     chance = _chance_given_parent(_zipf(features, exponent), parents, forest)
     threshold = -torch.special.ndtri(chance.double()).float()
@@ -256,7 +257,7 @@ WORLDS: dict[str, Callable[..., World]] = {
     "16k": lambda **settings: synthsaebench(
         16_384, 768, forest=Forest(trees=128, branching=4, depth=3), **settings
     ),
-    "independent": lambda **settings: independent(512, 128, active=10, **settings),
+    "independent": lambda **settings: independent(512, 128, active=10.0, **settings),
     "toy": lambda **settings: toy(512, 128, sparsity=0.98, **settings),
 }
 """Every named world, given ``rows`` and ``seed``."""

@@ -130,7 +130,7 @@ def select_rows(scores: Array, k: int, indices: Array, values: Array) -> None:
 
 
 @compiled
-def most_above(scores: Array, bound: float, at_bound: int) -> int:
+def most_above(scores: Array, bound: np.float32, at_bound: int) -> int:
     """Return how many entries the fullest row of :func:`pack_above` has, at most."""
     most = 0
     for row in range(scores.shape[0]):
@@ -144,7 +144,7 @@ def most_above(scores: Array, bound: float, at_bound: int) -> int:
 
 
 @compiled
-def pack_above(scores: Array, bound: float, at_bound: int, indices: Array, values: Array) -> None:
+def pack_above(scores: Array, bound: np.float32, at_bound: int, indices: Array, values: Array) -> None:
     """Write every score above ``bound``, and the first ``at_bound`` that equal it, by feature."""
     for row in range(scores.shape[0]):
         count = 0

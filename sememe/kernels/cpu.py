@@ -99,7 +99,7 @@ def _scores(
     return scores.numpy()
 
 
-def _entries(scores: compiled.Array, bound: float, at_bound: int) -> Code:
+def _entries(scores: compiled.Array, bound: np.float32, at_bound: int) -> Code:
     """Return the scores above ``bound``, and the first ``at_bound`` of those that equal it."""
     most = compiled.most_above(scores, bound, at_bound)
     indices = torch.empty(len(scores), most, dtype=torch.int32)

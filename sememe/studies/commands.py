@@ -4,7 +4,7 @@ import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from tyro.conf import Suppress, arg, subcommand
 
@@ -79,6 +79,6 @@ class Study:
         self.study()
 
 
-def _with_interval(row: dict[str, float], name: str) -> str:
+def _with_interval(row: dict[str, Any], name: str) -> str:
     half = row[f"{name}_95"]
     return f"{row[name]:.3f}" + (f" ±{half:.3f}" if half is not None else "")

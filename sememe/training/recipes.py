@@ -25,8 +25,18 @@ from sememe.training.revival import Resampling
 
 
 def sememe(features: int = 9216, k: int = 32, passes: int = 4) -> TrainConfig:
-    """Return our default: TopK with AuxK, tuned for runs of hundreds to thousands of steps."""
-    return TrainConfig(features=features, nonlinearity=TopK(k), passes=passes)
+    """Return our default, the best of what `sememe study synthetic` compares.
+
+    As LISTA-Matryoshka, with rows that begin as data points, k from 4 times its value, prefixes of a
+    sixteenth to a half, no tilt, and thresholds that forget sooner.
+    """
+    return TrainConfig(
+        features=features,
+        nonlinearity=Refined(BatchTopK(k, memory=0.99)),
+        objective=(Reconstruction(), AuxK(), Matryoshka(by_frequency=True, detached=True)),
+        passes=passes,
+        k_from=min(features, 4 * k),
+    )
 
 
 def topk(features: int = 9216, k: int = 32, passes: int = 4) -> TrainConfig:
@@ -222,7 +232,7 @@ RECIPES: dict[str, Callable[..., TrainConfig]] = {
 """Every recipe by name."""
 
 
-def make(name: str, **settings: float | None) -> TrainConfig:
+def make(name: str, **settings: int | float | None) -> TrainConfig:
     """Return recipe ``name`` with those settings that are not None.
 
     UsageError for an unknown recipe, and for a setting that it has not.
