@@ -23,6 +23,8 @@ SITE = "synthetic"
 SCALE_ROWS = 8192
 MOST_FREQUENT, RAREST = 0.4, 5e-4
 """Firing probabilities of the first and the last feature of SynthSAEBench."""
+WORLD_SEED = 2**40
+"""Added to a world's seed for its directions."""
 CHUNK = 1024
 """Rows that are made at once for samples and evaluations."""
 TRAINING, SAMPLE, HELD_OUT = range(3)
@@ -156,7 +158,7 @@ def synthsaebench(
     the exclusion it fires about p_child of the time. At the size of SynthSAEBench-16k this
     gives its published number of active features.
     """
-    generator = torch.Generator().manual_seed(seed)
+    generator = _generator(seed)
     directions = _unit_rows(features, width, generator)
     factors = 0.1 * torch.randn(features, 25, generator=generator)
     factors *= (0.99 / factors.square().sum(1)).sqrt().clamp_max(1)[:, None]
@@ -241,7 +243,7 @@ def _bernoulli(
     """Return a world whose features fire apart, with values uniform on [lowest, lowest + 1)."""
     if not 0 < chance < 1:
         raise UsageError(f"features would fire with probability {chance:g}; expected 0 to 1")
-    directions = _unit_rows(features, width, torch.Generator().manual_seed(seed))
+    directions = _unit_rows(features, width, _generator(seed))
 
     def draw(count: int, rng: np.random.Generator) -> Code:
         fired = rng.random((count, features), np.float32) < chance
@@ -288,6 +290,14 @@ def _chance_given_parent(
     others = groups.sum(1, keepdim=True) - groups
     given[child] = (groups * (1 + others)).flatten().clamp_max(1)
     return given
+
+
+def _generator(seed: int) -> torch.Generator:
+    """Return a generator whose numbers no training run draws, whatever its seed.
+
+    With the run's own seed random first weights would be the true directions.
+    """
+    return torch.Generator().manual_seed(WORLD_SEED + seed)
 
 
 def _unit_rows(rows: int, width: int, generator: torch.Generator) -> Float[Tensor, "rows width"]:

