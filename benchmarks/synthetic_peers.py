@@ -11,11 +11,12 @@ import argparse
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from sememe.artefacts import begin, read_json, write_json
-from sememe.dictionaries import Dictionary, DictionaryConfig, JumpReLU, ReLU
+from sememe.dictionaries import Dictionary, DictionaryConfig, JumpReLU, ReLU, TopK
 from sememe.errors import SememeError
 from sememe.evaluation.ground_truth import ground_truth
 from sememe.evaluation.worlds import SITE, World
@@ -35,14 +36,18 @@ MATRYOSHKA = (1 / 32, 1 / 8, 1 / 2, 1)
 """Prefixes that SAELens's study of SynthSAEBench took, as shares of the latents."""
 
 
-def trainer(peer: str, world: World, latents: int, l0: int, penalty: float, settings: dict):
+def trainer(
+    peer: str, world: World, latents: int, l0: int, penalty: float, settings: dict[str, Any]
+) -> Any:  # noqa: ANN401 - SAELens may not be installed
     """Return SAELens's trainer for one of its architectures."""
     try:
         import sae_lens
         from sae_lens.config import SAETrainerConfig
         from sae_lens.training.sae_trainer import SAETrainer
     except ImportError as error:
-        raise SememeError(f"sae-lens is needed for this comparison ({error}): pip install sae-lens")
+        raise SememeError(
+            f"sae-lens is needed for this comparison ({error}): pip install sae-lens"
+        ) from error
     shape = {"d_in": world.widths[0], "d_sae": latents, "device": "cpu", "dtype": "float32"}
     shape["normalize_activations"] = "none"
     made = {
@@ -74,7 +79,13 @@ def trainer(peer: str, world: World, latents: int, l0: int, penalty: float, sett
 
 
 def trained(
-    peer: str, world: World, seed: int, latents: int, l0: int, penalty: float, settings: dict
+    peer: str,
+    world: World,
+    seed: int,
+    latents: int,
+    l0: int,
+    penalty: float,
+    settings: dict[str, Any],
 ) -> Dictionary:
     """Return what SAELens trains, as a dictionary of ours that encodes as its own does."""
     torch.manual_seed(seed)
@@ -86,14 +97,12 @@ def trained(
 
 
 @torch.no_grad()
-def converted(sae, world: World, peer: str, l0: int) -> Dictionary:  # noqa: ANN001
+def converted(sae: Any, world: World, peer: str, l0: int) -> Dictionary:  # noqa: ANN401
     """Return a dictionary with SAELens's weights; decoder norms move to the encoder."""
     norms = sae.W_dec.norm(dim=1)
     # BatchTopK's threshold is one of scores times norms, as ours become.
     kind = JumpReLU() if hasattr(sae, "topk_threshold") else ReLU()
     if peer == "topk":
-        from sememe.dictionaries import TopK
-
         kind = TopK(l0)
     config = DictionaryConfig(
         reads=(SITE,),
@@ -163,7 +172,12 @@ def result(
 
 
 def penalty_of(
-    peer: str, config: SyntheticConfig, latents: int, l0: int, settings: dict, out: Path
+    peer: str,
+    config: SyntheticConfig,
+    latents: int,
+    l0: int,
+    settings: dict[str, Any],
+    out: Path,
 ) -> float:
     """Return the penalty that gives the wanted L0, where the peer has one."""
     if peer != "standard":

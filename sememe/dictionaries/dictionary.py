@@ -145,7 +145,9 @@ class Dictionary(nn.Module):
         self.W_dec.div_(norms[:, None])
         self.W_enc.mul_(norms[:, None])
         self.b_enc.mul_(norms)
-        for name, value in self.config.nonlinearity.stretch(dict(self.learnt.items()), norms).items():
+        for name, value in self.config.nonlinearity.stretch(
+            dict(self.learnt.items()), norms
+        ).items():
             self.learnt[name].copy_(value)
 
     def fold(self) -> Folded:

@@ -36,7 +36,9 @@ class Counts(NamedTuple):
     both: Float[Tensor, " latents"]
 
     @classmethod
-    def of(cls, latent: Bool[Tensor, "rows latents"], true: Bool[Tensor, "rows latents"]) -> "Counts":
+    def of(
+        cls, latent: Bool[Tensor, "rows latents"], true: Bool[Tensor, "rows latents"]
+    ) -> "Counts":
         """Return the counts of one batch; column i of ``true`` is the best match of latent i."""
         return cls(*(fired.sum(0).double() for fired in (latent, true, latent & true)))
 
@@ -177,9 +179,10 @@ def ground_truth(
 ) -> dict[str, float]:
     """Return every figure of a dictionary on activations whose true features are known.
 
-    ``f1``, ``precision`` and ``recall`` are means over latents, each taken as a detector of its best
-    match; those that never fire count 0. ``shrinkage`` is the mean of ||x^|| / ||x|| over x other than 0, ``dead`` the
-    share of latents silent in all samples. ``absorption`` and ``hedging`` need ``parents``.
+    ``f1``, ``precision`` and ``recall`` are means over latents, each taken as a detector of its
+    best match; those that never fire count 0. ``shrinkage`` is the mean of ||x^|| / ||x|| over x
+    other than 0, ``dead`` the share of latents silent in all samples. ``absorption`` and
+    ``hedging`` need ``parents``.
     """
     rows = dictionary.directions()
     cosine = cosines(rows, directions)

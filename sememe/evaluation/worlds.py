@@ -1,8 +1,8 @@
 """Worlds whose features are known: sparse sums of true directions, made as they are asked for.
 
-A world is an :class:`~sememe.training.streams.ActivationStream` whose every batch is a pure function
-of (seed, number), and nothing is ever stored or repeated. It also tells what is true of its
-activations, for :mod:`sememe.evaluation.ground_truth`.
+A world is an :class:`~sememe.training.streams.ActivationStream` whose every batch is a pure
+function of (seed, number), and nothing is ever stored or repeated. It also tells what is true of
+its activations, for :mod:`sememe.evaluation.ground_truth`.
 
 Axis names: rows = samples, width = their dimensions, true = true features, rank = shared factors.
 """
@@ -23,12 +23,10 @@ SITE = "synthetic"
 SCALE_ROWS = 8192
 MOST_FREQUENT, RAREST = 0.4, 5e-4
 """Firing probabilities of the first and the last feature of SynthSAEBench."""
-WORLD_SEED = 2**40
-"""Added to a world's seed for its directions."""
 CHUNK = 1024
 """Rows that are made at once for samples and evaluations."""
-TRAINING, SAMPLE, HELD_OUT = range(3)
-"""What rows are drawn for: draws for one purpose never meet those for another."""
+TRAINING, SAMPLE, HELD_OUT, WORLD = range(4)
+"""What is drawn: numbers for one purpose never meet those for another."""
 
 Draw = Callable[[int, np.random.Generator], Code]
 """Gives the true feature values of so many new rows."""
@@ -146,7 +144,7 @@ def synthsaebench(
     """Return a world as SynthSAEBench defines it (arXiv 2602.14687), at any size.
 
     Feature i of F fires with probability p_i, which goes as i^-``exponent`` and is then stretched
-    to lie between .4 and 5e-4. Whether it does depends on F Gaussians with a correlation of rank 25:
+    to lie between .4 and 5e-4. Whether it does depends on F Gaussians correlated by rank 25:
     z = L g + s e with L's entries N(0, .1^2), fires where z exceeds the quantile of 1 - p. A child
     fires only with its parent, and of siblings that would fire one, drawn at random, does. A firing
     feature's value is ReLU(m_i + s_i e), m from 5 down to 4, s_i = |N(.5, .5)|; where that is 0 it
@@ -293,21 +291,20 @@ def _chance_given_parent(
 
 
 def _generator(seed: int) -> torch.Generator:
-    """Return a generator whose numbers no training run draws, whatever its seed.
+    """Return a generator that no training run shares: theirs are seeded with the plain number.
 
-    With the run's own seed random first weights would be the true directions.
+    Seeded alike, random first weights would be the true directions.
     """
-    return torch.Generator().manual_seed(WORLD_SEED + seed)
+    mixed = np.random.SeedSequence((WORLD, seed)).generate_state(1)
+    return torch.Generator().manual_seed(int(mixed[0]))
 
 
 def _unit_rows(rows: int, width: int, generator: torch.Generator) -> Float[Tensor, "rows width"]:
     return torch.nn.functional.normalize(torch.randn(rows, width, generator=generator), dim=1)
 
 
-def _valued(
-    fired: Array, rng: np.random.Generator, value: Callable[[Array, Array], Array]
-) -> Code:
-    """Return the code of what fired; ``value`` gives values, from the features and normal numbers."""
+def _valued(fired: Array, rng: np.random.Generator, value: Callable[[Array, Array], Array]) -> Code:
+    """Return the code of what fired, its values from ``value`` of features and normal numbers."""
     row, feature = np.nonzero(fired)
     counts = np.bincount(row, minlength=len(fired))
     place = np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)

@@ -144,7 +144,9 @@ def most_above(scores: Array, bound: np.float32, at_bound: int) -> int:
 
 
 @compiled
-def pack_above(scores: Array, bound: np.float32, at_bound: int, indices: Array, values: Array) -> None:
+def pack_above(
+    scores: Array, bound: np.float32, at_bound: int, indices: Array, values: Array
+) -> None:
     """Write every score above ``bound``, and the first ``at_bound`` that equal it, by feature."""
     for row in range(scores.shape[0]):
         count = 0

@@ -57,8 +57,11 @@ class Synthetic:
         print_table(
             ("recipe", *REPORTED, "us/sample"),
             [
-                [row["recipe"], *(_with_interval(row, name) for name in REPORTED)]
-                + [round(row["us_per_sample"])]
+                [
+                    row["recipe"],
+                    *(_with_interval(row, name) for name in REPORTED),
+                    round(row["us_per_sample"]),
+                ]
                 for row in rows
             ],
         )
@@ -69,7 +72,8 @@ class Study:
     """Answer a question by many runs and one table."""
 
     study: Annotated[
-        Annotated[Synthetic, subcommand("synthetic", prefix_name=False)] | Annotated[None, Suppress],
+        Annotated[Synthetic, subcommand("synthetic", prefix_name=False)]
+        | Annotated[None, Suppress],
         arg(name=""),
     ]
     """Which question."""

@@ -213,7 +213,9 @@ def _next(tried: dict[float, float], wanted: float) -> float:
         share = (a - math.log(wanted)) / (a - b) if a > b else 0.5
         return low * (high / low) ** min(max(share, 0.1), 0.9)
     nearest = max(denser) if denser else min(sparser)
-    return nearest * min(max(tried[nearest] / wanted, 1 / 8), 8.0) ** (1.0 if len(tried) < 2 else 1.5)
+    return nearest * min(max(tried[nearest] / wanted, 1 / 8), 8.0) ** (
+        1.0 if len(tried) < 2 else 1.5
+    )
 
 
 def _result(out: Path, name: str, seed: int) -> Path:

@@ -27,8 +27,8 @@ from sememe.training.revival import Resampling
 def sememe(features: int = 9216, k: int = 32, passes: int = 4) -> TrainConfig:
     """Return our default, the best of what `sememe study synthetic` compares.
 
-    As LISTA-Matryoshka, with rows that begin as data points, k from 4 times its value, prefixes of a
-    sixteenth to a half, no tilt, and thresholds that forget sooner.
+    As LISTA-Matryoshka, with rows that begin as data points, k from 4 times its value, prefixes of
+    a sixteenth to a half, no tilt, and thresholds that forget sooner.
     """
     return TrainConfig(
         features=features,
@@ -191,8 +191,8 @@ def lista_matryoshka(features: int = 9216, k: int = 32, passes: int = 4) -> Trai
 
     BatchTopK whose scores are refined once (eta .3) and whose k falls from 2.4 times its value (60
     to 25 there) over the first half; prefixes by frequency, each teaching only what it adds; rare
-    bad reconstructions weigh more (tilt .002); the rate 3e-4 falls over the last third. Prefixes are
-    128, 512 and 2048 of 4096 there, the same shares here.
+    bad reconstructions weigh more (tilt .002); the rate 3e-4 falls over the last third. Prefixes
+    are 128, 512 and 2048 of 4096 there, the same shares here.
     """
     return TrainConfig(
         features=features,
@@ -200,9 +200,7 @@ def lista_matryoshka(features: int = 9216, k: int = 32, passes: int = 4) -> Trai
         objective=(
             Reconstruction(tilt=0.002),
             AuxK(),
-            Matryoshka(
-                shares=(1 / 32, 1 / 8, 1 / 2), by_frequency=True, detached=True, tilt=0.002
-            ),
+            Matryoshka(shares=(1 / 32, 1 / 8, 1 / 2), by_frequency=True, detached=True, tilt=0.002),
         ),
         passes=passes,
         k_from=min(features, round(2.4 * k)),

@@ -1,4 +1,4 @@
-"""LISTA's scores are those of its equations, with gradients, and its two codes have own thresholds."""
+"""LISTA's scores and gradients are those of its equations; each code has its own threshold."""
 
 import dataclasses
 
@@ -69,9 +69,7 @@ def test_values_and_gradients_are_those_of_a_dense_twin(inner, steps):
     expected = lista(twin, x.double(), inner, steps) @ twin.W_dec + twin.b_dec
     torch.testing.assert_close(rebuilt.double(), expected, atol=1e-4, rtol=1e-4)
     (x.double() - expected).square().sum().backward()
-    for (name, found), wanted in zip(
-        dictionary.named_parameters(), twin.parameters(), strict=True
-    ):
+    for (name, found), wanted in zip(dictionary.named_parameters(), twin.parameters(), strict=True):
         torch.testing.assert_close(
             found.grad.double(), wanted.grad, atol=2e-2, rtol=1e-3, msg=lambda m, n=name: f"{n} {m}"
         )
@@ -132,7 +130,7 @@ def test_impossible_settings_are_refused(settings, said):
 
 
 def test_what_is_not_read_cannot_be_looked_at_again():
-    with pytest.raises(UsageError, match="refined.*reads.*writes"):
+    with pytest.raises(UsageError, match=r"refined.*reads.*writes"):
         DictionaryConfig(
             reads=("a",),
             writes=("b",),

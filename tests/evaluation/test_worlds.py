@@ -129,5 +129,5 @@ def test_the_full_size_has_the_published_number_of_active_features():
 def test_impossible_worlds_are_refused():
     with pytest.raises(UsageError, match="probability 2"):
         independent(5, 4, active=10.0)
-    with pytest.raises(UsageError, match="batch is 512.*raise samples"):
+    with pytest.raises(UsageError, match=r"batch is 512.*raise samples"):
         toy(8, 4, sparsity=0.9, rows=100).steps(512, 1)
