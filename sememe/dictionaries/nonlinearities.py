@@ -257,10 +257,10 @@ class Gated(Nonlinearity):
 class Refined(Nonlinearity):
     """A nonlinearity applied again and again, knowing what it left unexplained (LISTA).
 
-    x_0 = x and f_t = inner(W_enc x_t + b) with x_{t+1} = x_t + eta (x - f_t W_dec); the last f is
-    the code. So scores gain eta W_enc (x - f_t W_dec): a feature that only answers to others that are
-    active gets a lower score the next time. Gregor and LeCun (2010); one step of it as the encoder
-    of a sparse autoencoder: github.com/chanind/claude-auto-research-synthsaebench.
+    x_0 = x, f_t = inner(W_enc x_t + b) and x_{t+1} = x_t + eta (x - f_t W_dec); the last f is
+    the code. So scores gain eta W_enc (x - f_t W_dec): a feature that only answers to others that
+    are active gets a lower score the next time. Gregor and LeCun (2010); one step of it as the
+    encoder of a sparse autoencoder: github.com/chanind/claude-auto-research-synthsaebench.
     """
 
     inner: Nonlinearity

@@ -118,7 +118,7 @@ class Forest:
     @property
     def size(self) -> int:
         """Features in trees."""
-        return self.trees * sum(self.branching**level for level in range(self.depth + 1))
+        return self.trees * sum(int(self.branching**level) for level in range(self.depth + 1))
 
     @property
     def with_children(self) -> int:

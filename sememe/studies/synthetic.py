@@ -190,7 +190,8 @@ def _config_of(
 def search(l0_of: Callable[[float], float], first: float, wanted: float) -> dict[str, float]:
     """Return the penalty whose L0 is nearest to ``wanted``, of at most ``SEARCHES`` tried.
 
-    Regula falsi on the logarithms, L0 falling as 1 / penalty until there are two points.
+    Regula falsi on the logarithms; as if L0 fell as 1 / penalty, and then faster steps, until there
+    are points on both sides.
     """
     tried: dict[float, float] = {}
     penalty = first
@@ -211,11 +212,10 @@ def _next(tried: dict[float, float], wanted: float) -> float:
         low, high = max(denser), min(sparser)
         a, b = math.log(tried[low]), math.log(tried[high])
         share = (a - math.log(wanted)) / (a - b) if a > b else 0.5
-        return low * (high / low) ** min(max(share, 0.1), 0.9)
+        return math.exp((1 - share) * math.log(low) + share * math.log(high))
     nearest = max(denser) if denser else min(sparser)
-    return nearest * min(max(tried[nearest] / wanted, 1 / 8), 8.0) ** (
-        1.0 if len(tried) < 2 else 1.5
-    )
+    step = math.log(min(max(tried[nearest] / wanted, 1 / 8), 8.0))
+    return nearest * math.exp(step * (1.5 if len(tried) > 1 else 1.0))
 
 
 def _result(out: Path, name: str, seed: int) -> Path:

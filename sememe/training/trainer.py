@@ -186,9 +186,12 @@ class Trainer:
         """Return what to multiply features by so that the first reconstruction is the nearest.
 
         Without it half of all ReLU features are active at first and add up to many times the input.
+        Kinds that look again would make that worse each time: it is their first code that counts.
         """
         base = self.dictionary.base(x)
-        rebuilt = self.dictionary.rebuild(self.dictionary.activate(x), x) - base
+        activity = self.dictionary.activate(x)
+        first = activity.earlier[0] if activity.earlier else activity
+        rebuilt = self.dictionary.rebuild(first, x) - base
         factor = ((target - base) * rebuilt).sum() / rebuilt.square().sum().clamp_min(1e-12)
         return float(factor) if factor > 0 else 1.0
 
