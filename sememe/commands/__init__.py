@@ -10,6 +10,7 @@ from sememe.commands.dials import Recipe
 from sememe.commands.dictionaries import Describe, Evaluate, Train
 from sememe.commands.inputs import Corpus, Harvest, Sites
 from sememe.commands.job import Map, Serve
+from sememe.commands.studies import Study
 
 __all__ = ["COMMANDS", "Map", "Recipe", "Train"]
 
@@ -22,5 +23,6 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "describe": Describe,
     "serve": Serve,
     "sites": Sites,
+    "study": Study,
 }
 """Every command by name."""

@@ -17,6 +17,8 @@ Recipe = Literal[
     "jumprelu",
     "batchtopk",
     "matryoshka",
+    "lista_matryoshka",
+    "topk",
 ]
 
 

@@ -14,6 +14,7 @@ from sememe.dictionaries.nonlinearities import (
     Gated,
     JumpReLU,
     Nonlinearity,
+    Refined,
     ReLU,
     TopK,
 )
@@ -32,5 +33,6 @@ __all__ = [
     "JumpReLU",
     "Nonlinearity",
     "ReLU",
+    "Refined",
     "TopK",
 ]

@@ -58,6 +58,11 @@ class DictionaryConfig:
                 f"centre is 'tied', but it reads {self.reads} and writes {self.writes}: the "
                 "decoder bias lies at what is written, not at what is read; give centre='none'"
             )
+        if self.nonlinearity.compares and not self.autoencodes:
+            raise UsageError(
+                f"{self.nonlinearity.kind} compares its input with the reconstruction, but it "
+                f"reads {self.reads} and writes {self.writes}: expected the same sites"
+            )
         shared = set(self.reads) & set(self.writes)
         if self.skip and shared:
             raise UsageError(

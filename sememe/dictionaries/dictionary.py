@@ -96,7 +96,7 @@ class Dictionary(nn.Module):
 
     def encoder(self) -> Encoder:
         """Return what the nonlinearity works with."""
-        return Encoder(self.W_enc, self.b_enc, self._extra())
+        return Encoder(self.W_enc, self.b_enc, self._extra(), self.W_dec)
 
     def _extra(self) -> dict[str, Tensor]:
         return {**dict(self.learnt.items()), **dict(self.estimates.named_buffers())}
@@ -153,7 +153,15 @@ class Dictionary(nn.Module):
             value.copy_(stretched[name])
 
     def fold(self) -> Folded:
-        """Return weights with the scales and the centre folded in; codes stay the same."""
+        """Return weights with the scales and the centre folded in; codes stay the same.
+
+        SememeError for a kind that compares its centred input with what it decodes.
+        """
+        if self.config.nonlinearity.compares:
+            raise SememeError(
+                f"{self.config.nonlinearity.kind} compares its input with the reconstruction, "
+                "which a product with folded weights cannot do: use the dictionary as it is"
+            )
         with torch.no_grad():
             tied = self.config.centre == "tied"
             moved = self.W_enc @ self.b_dec if tied else torch.zeros_like(self.b_enc)

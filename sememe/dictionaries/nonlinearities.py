@@ -7,7 +7,7 @@ for training and differentiable, ``encode`` for everything else.
 
 import math
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar, NamedTuple
 
@@ -17,7 +17,14 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from sememe.errors import UsageError, check_number
-from sememe.kernels import Code, encode_batchtopk, encode_positive, encode_topk, gather
+from sememe.kernels import (
+    Code,
+    decode,
+    encode_batchtopk,
+    encode_positive,
+    encode_topk,
+    gather,
+)
 
 Values = Code | Tensor
 """Feature values of some rows: sparse, or dense as (rows, features)."""
@@ -34,6 +41,8 @@ class Encoder(NamedTuple):
     bias: Float[Tensor, " features"]
     extra: Mapping[str, Tensor]
     """What the nonlinearity keeps beside: thresholds, gates."""
+    W_dec: Float[Tensor, "features write_width"]
+    """What features stand for, for kinds that look at what a code leaves unexplained."""
 
 
 class Activity(NamedTuple):
@@ -46,6 +55,8 @@ class Activity(NamedTuple):
     """Mean number of active features, where it is differentiable."""
     gate: Values | None = None
     """What decides whether a feature is active, where that is not its value."""
+    earlier: tuple["Activity", ...] = ()
+    """What was active before, for kinds that look again."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +75,8 @@ class Nonlinearity:
     """Whether rows of a batch share that number."""
     counts: ClassVar[bool] = False
     """Whether it has thresholds (``threshold`` among its extras) that L0 is differentiable in."""
+    compares: ClassVar[bool] = False
+    """Whether it compares its input with the reconstruction, so that it must autoencode."""
     gates: ClassVar[bool] = False
     """Whether something else than a feature's value decides that it is active."""
 
@@ -276,6 +289,95 @@ class Gated(Nonlinearity):
         return {**extra, "magnitude_bias": extra["magnitude_bias"] - moved}
 
 
+@dataclass(frozen=True)
+class Refined(Nonlinearity):
+    """A nonlinearity applied again and again, knowing what it left unexplained (LISTA).
+
+    x_0 = x, f_t = inner(W_enc x_t + b) and x_{t+1} = x_t + eta (x - f_t W_dec); the last f is
+    the code. So scores gain eta W_enc (x - f_t W_dec): a feature that only answers to others that
+    are active gets a lower score the next time. Gregor and LeCun (2010); one step of it as the
+    encoder of a sparse autoencoder: github.com/chanind/claude-auto-research-synthsaebench.
+    """
+
+    inner: Nonlinearity
+    """The kind that it refines."""
+    eta: float = 0.3
+    """How much of what is left is looked at again."""
+    steps: int = 1
+    """How often it looks again."""
+    kind: ClassVar[str] = "refined"
+    rescalable: ClassVar[bool] = False
+    budgeted: ClassVar[bool] = True
+    compares: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        if not self.inner.budgeted or isinstance(self.inner, Refined):
+            raise UsageError(f"refined has {self.inner.kind} inside; expected topk or batchtopk")
+        if not 0 <= self.eta <= 1:
+            raise UsageError(f"eta is {self.eta}; expected 0 to 1")
+        if self.steps < 1:
+            raise UsageError(f"steps is {self.steps}; expected 1 or more")
+
+    @property
+    def k(self) -> int:
+        """Features active on one activation, the inner kind's."""
+        return int(self.inner.k)  # type: ignore[attr-defined]
+
+    def estimates(self) -> dict[str, Tensor]:
+        """Return the inner kind's, once for each time that it is applied."""
+        inner = self.inner.estimates()
+        return {
+            _named(name, time): value.clone()
+            for time in range(self.steps + 1)
+            for name, value in inner.items()
+        }
+
+    def forward(self, x: Float[Tensor, "rows width"], encoder: Encoder) -> Activity:
+        """Return the last code; gradients go through the earlier ones too."""
+        *before, last = self._times(x, encoder, self.inner.forward)
+        return last._replace(earlier=tuple(before))
+
+    def encode(self, x: Float[Tensor, "rows width"], encoder: Encoder) -> Code:
+        """Return the last code."""
+
+        def encode(seen: Float[Tensor, "rows width"], at: Encoder) -> Activity:
+            return Activity(self.inner.encode(seen, at))
+
+        *_, last = self._times(x, encoder, encode)
+        assert isinstance(last.values, Code)
+        return last.values
+
+    @torch.no_grad()
+    def after_step(self, activity: Activity, extra: Mapping[str, Tensor]) -> None:
+        """Bring up to date what the inner kind keeps for each time."""
+        for time, seen in enumerate((*activity.earlier, activity)):
+            self.inner.after_step(seen, self._extra_of(time, extra))
+
+    def _times(
+        self,
+        x: Float[Tensor, "rows width"],
+        encoder: Encoder,
+        apply: Callable[[Float[Tensor, "rows width"], Encoder], Activity],
+    ) -> Iterator[Activity]:
+        """Yield what is active each time."""
+        seen = x
+        for time in range(self.steps + 1):
+            at = encoder._replace(extra=self._extra_of(time, encoder.extra))
+            activity = apply(seen, at)
+            yield activity
+            if time < self.steps:
+                assert isinstance(activity.values, Code)
+                seen = seen + self.eta * (x - decode(activity.values, encoder.W_dec))
+
+    def _extra_of(self, time: int, extra: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {name: extra[_named(name, time)] for name in self.inner.estimates()}
+
+
+def _named(name: str, time: int) -> str:
+    """Return what :class:`Refined` calls its inner kind's ``name`` for one of the times."""
+    return f"{name}_{time}"
+
+
 class Scores(NamedTuple):
     """Scores of some rows: all of them, or the entries above a floor."""
 
@@ -372,7 +474,7 @@ def in_parts(
 
 
 NONLINEARITIES: dict[str, type[Nonlinearity]] = {
-    kind.kind: kind for kind in (TopK, BatchTopK, ReLU, JumpReLU, Gated)
+    kind.kind: kind for kind in (TopK, BatchTopK, ReLU, JumpReLU, Gated, Refined)
 }
 """Every kind by name; a new one is a class above and its name here."""
 
@@ -381,12 +483,17 @@ def with_k(nonlinearity: Nonlinearity, k: int) -> Nonlinearity:
     """Return the same kind with another number of active features; UsageError if it has none."""
     if not hasattr(nonlinearity, "k"):
         raise UsageError(f"k is {k}, but {nonlinearity.kind} has no k to change: leave k_from out")
+    if isinstance(nonlinearity, Refined):
+        return replace(nonlinearity, inner=with_k(nonlinearity.inner, k))
     return replace(nonlinearity, k=k)  # type: ignore[call-arg]
 
 
 def to_json(nonlinearity: Nonlinearity) -> dict[str, Any]:
     """Return the kind and its settings."""
-    return {"kind": nonlinearity.kind, **asdict(nonlinearity)}
+    settings = asdict(nonlinearity)
+    if isinstance(nonlinearity, Refined):
+        settings["inner"] = to_json(nonlinearity.inner)
+    return {"kind": nonlinearity.kind, **settings}
 
 
 def from_json(value: dict[str, Any]) -> Nonlinearity:
@@ -398,4 +505,6 @@ def from_json(value: dict[str, Any]) -> Nonlinearity:
             f"kind {kind!r} is unknown; expected one of {', '.join(NONLINEARITIES)}: import the "
             "module that defines it first"
         )
+    if "inner" in settings:
+        settings["inner"] = from_json(settings["inner"])
     return NONLINEARITIES[kind](**settings)

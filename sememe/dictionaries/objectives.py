@@ -33,6 +33,8 @@ class Step(NamedTuple):
     dictionary: Dictionary
     dead: Int[Tensor, " dead"]
     """Features that have been silent for too long."""
+    frequency: Float[Tensor, " features"] | None = None
+    """Share of recent activations on which each feature was active."""
     k: int = 0
     """Features active on one activation now, where a budget decides."""
     number: int = 0
@@ -63,13 +65,15 @@ class Term:
 
 @dataclass(frozen=True)
 class Reconstruction(Term):
-    """The mean over rows of ||x - x^||^2."""
+    """The mean over rows of ||x - x^||^2; with a tilt of more than 0, see :func:`squared_error`."""
 
+    tilt: float = 0.0
+    """How much more badly reconstructed rows weigh."""
     name: ClassVar[str] = "reconstruction"
 
     def __call__(self, step: Step) -> Float[Tensor, ""]:
         """Return the squared error."""
-        return squared_error(step.target, step.rebuilt)
+        return squared_error(step.target, step.rebuilt, self.tilt)
 
 
 @dataclass(frozen=True)
@@ -240,6 +244,12 @@ class Matryoshka(Term):
     """Prefixes to draw at every step in place of ``shares``."""
     seed: int = 0
     """Of the draw."""
+    by_frequency: bool = False
+    """Whether the features active most often come first, rather than those with low numbers."""
+    detached: bool = False
+    """Whether a prefix teaches only the features that the one before has not."""
+    tilt: float = 0.0
+    """How much more badly reconstructed rows weigh."""
     name: ClassVar[str] = "matryoshka"
 
     def ends(self, features: int, number: int) -> list[int]:
@@ -253,12 +263,18 @@ class Matryoshka(Term):
     def __call__(self, step: Step) -> Float[Tensor, ""]:
         """Return the sum; every entry is decoded once, in the first prefix that holds it."""
         ends = self.ends(step.dictionary.config.features, step.number)
-        parts = blocks(step.activity, step.dictionary.W_dec, ends)
+        activity = step.activity
+        W_dec: Tensor = step.dictionary.W_dec
+        if self.by_frequency:
+            assert step.frequency is not None
+            order = step.frequency.argsort(descending=True, stable=True)
+            activity, W_dec = _reordered(activity, order), W_dec[order]
+        parts = blocks(activity, W_dec, ends)
         rebuilt = step.dictionary.base(step.x)
         total = step.x.new_zeros(())
-        for part in parts:
-            rebuilt = rebuilt + part
-            total = total + squared_error(step.target, rebuilt)
+        for number, part in enumerate(parts):
+            rebuilt = (rebuilt.detach() if self.detached and number else rebuilt) + part
+            total = total + squared_error(step.target, rebuilt, self.tilt)
         return total
 
     def refusal(self, config: DictionaryConfig) -> str:
@@ -334,10 +350,18 @@ def to_json(term: Term) -> dict[str, Any]:
 
 
 def squared_error(
-    target: Float[Tensor, "rows width"], rebuilt: Float[Tensor, "rows width"]
+    target: Float[Tensor, "rows width"], rebuilt: Float[Tensor, "rows width"], tilt: float = 0.0
 ) -> Float[Tensor, ""]:
-    """Return the mean over rows of ||target - rebuilt||^2."""
-    return squared_distance(target, rebuilt) / max(1, target.shape[0])
+    """Return the mean over rows of ||target - rebuilt||^2.
+
+    With ``tilt`` t each row e weighs exp(t e / mean e), normalised (tilted empirical risk, arXiv
+    2007.01162); no gradient goes through the weights.
+    """
+    if not tilt or not len(target):
+        return squared_distance(target, rebuilt) / max(1, target.shape[0])
+    errors = (target - rebuilt).square().sum(1)
+    relative = errors.detach() / errors.detach().mean().clamp_min(1e-12)
+    return ((tilt * relative).softmax(0) * errors).sum()
 
 
 def weighted_sum(values: Values, weights: Float[Tensor, " features"]) -> Float[Tensor, ""]:
@@ -377,6 +401,17 @@ def blocks(
         else:
             parts.append(values[:, start:end] @ part)
     return parts
+
+
+def _reordered(activity: Activity, order: Int[Tensor, " features"]) -> Activity:
+    """Return the same features under other numbers: ``order[i]`` becomes i."""
+    values = activity.values
+    if isinstance(values, Code):
+        place = order.argsort()
+        return activity._replace(
+            values=Code(place[values.indices.long()].to(torch.int32), values.values)
+        )
+    return activity._replace(values=values[:, order])
 
 
 def _budget(config: DictionaryConfig, because: str) -> str:

@@ -104,6 +104,8 @@ def _entries_above(
 ) -> Code:
     """Return every score above ``floor`` >= 0 by ascending feature, screened given ``encoder``."""
     parts: dict[int, Code] = {}
+    if not len(x):
+        return Code(torch.empty(0, 0, dtype=torch.int32), torch.empty(0, 0))
 
     def exact(a: int, b: int) -> None:
         parts[a] = _exact_above(x[a:b], W, bias, floor)

@@ -99,9 +99,10 @@ class TrainConfig:
                 )
         if self.k_from is not None:
             nonlinearities.with_k(self.nonlinearity, self.k_from)
-        if self.nonlinearity.shares_budget and self.batch < FEWEST_SHARING:
+        inner = getattr(self.nonlinearity, "inner", self.nonlinearity)
+        if inner.shares_budget and self.batch < FEWEST_SHARING:
             raise UsageError(
-                f"batch is {self.batch}, but {self.nonlinearity.kind} shares its budget over a "
+                f"batch is {self.batch}, but {inner.kind} shares its budget over a "
                 f"batch, and takes its threshold from it: expected {FEWEST_SHARING} or more"
             )
 

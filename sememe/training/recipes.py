@@ -8,7 +8,7 @@ import inspect
 import math
 from collections.abc import Callable
 
-from sememe.dictionaries.nonlinearities import BatchTopK, Gated, JumpReLU, ReLU, TopK
+from sememe.dictionaries.nonlinearities import BatchTopK, Gated, JumpReLU, Refined, ReLU, TopK
 from sememe.dictionaries.objectives import (
     L0,
     L1,
@@ -25,7 +25,22 @@ from sememe.training.revival import Resampling
 
 
 def sememe(features: int = 9216, k: int = 32, passes: int = 4) -> TrainConfig:
-    """Return our default: TopK with AuxK, tuned for runs of hundreds to thousands of steps."""
+    """Return our default, the best of what `sememe study synthetic` compares.
+
+    As LISTA-Matryoshka, with rows that begin as data points, k from 4 times its value, prefixes of
+    a sixteenth to a half, no tilt, and thresholds that forget sooner.
+    """
+    return TrainConfig(
+        features=features,
+        nonlinearity=Refined(BatchTopK(k, memory=0.99)),
+        objective=(Reconstruction(), AuxK(), Matryoshka(by_frequency=True, detached=True)),
+        passes=passes,
+        k_from=min(features, 4 * k),
+    )
+
+
+def topk(features: int = 9216, k: int = 32, passes: int = 4) -> TrainConfig:
+    """Return TopK with AuxK, tuned for runs of hundreds to thousands of steps."""
     return TrainConfig(features=features, nonlinearity=TopK(k), passes=passes)
 
 
@@ -182,6 +197,31 @@ def matryoshka(features: int = 9216, k: int = 32, passes: int = 4) -> TrainConfi
     )
 
 
+def lista_matryoshka(features: int = 9216, k: int = 32, passes: int = 4) -> TrainConfig:
+    """Return LISTA-Matryoshka (github.com/chanind/claude-auto-research-synthsaebench).
+
+    BatchTopK whose scores are refined once (eta .3) and whose k falls from 2.4 times its value (60
+    to 25 there) over the first half; prefixes by frequency, each teaching only what it adds; rare
+    bad reconstructions weigh more (tilt .002); the rate 3e-4 falls over the last third. Prefixes
+    are 128, 512 and 2048 of 4096 there, the same shares here.
+    """
+    return TrainConfig(
+        features=features,
+        nonlinearity=Refined(BatchTopK(k), eta=0.3),
+        objective=(
+            Reconstruction(tilt=0.002),
+            AuxK(),
+            Matryoshka(shares=(1 / 32, 1 / 8, 1 / 2), by_frequency=True, detached=True, tilt=0.002),
+        ),
+        passes=passes,
+        k_from=min(features, round(2.4 * k)),
+        initialisation="random",
+        learning_rate=3e-4,
+        warm_up=0.0,
+        decay=1 / 3,
+    )
+
+
 RECIPES: dict[str, Callable[..., TrainConfig]] = {
     recipe.__name__: recipe
     for recipe in (
@@ -194,6 +234,8 @@ RECIPES: dict[str, Callable[..., TrainConfig]] = {
         jumprelu,
         batchtopk,
         matryoshka,
+        lista_matryoshka,
+        topk,
     )
 }
 """Every recipe by name."""

@@ -21,6 +21,8 @@ from sememe.training.streams import ActivationStream
 SAMPLE_ROWS = 32_768
 FACTOR_ROWS = 2048
 SMOOTHING = 0.98
+FREQUENCY_MEMORY = 0.99
+"""Weight of earlier steps in how often features are active."""
 DIVERGED = 4.0
 """Unexplained share of variance, smoothed, beyond which training is given up."""
 RESAMPLING_SEED = 2**32
@@ -34,6 +36,7 @@ class Trainer:
         dictionary: The dictionary as it is now.
         adam: The optimiser and its moments.
         silent: Activations since each feature last fired.
+        frequency: Share of recent activations on which each feature fired.
         step: Steps done.
         steps: Steps of the whole run, which schedules refer to.
     """
@@ -75,6 +78,7 @@ class Trainer:
         self._divergence = getattr(stream, "divergence", None)
         self.dead_after = config.dead_after(stream.rows)
         self.silent = torch.zeros(config.features, dtype=torch.int64, device=device)
+        self.frequency = torch.zeros(config.features, device=device)
         self.step = 0
         self.unexplained = 0.0
         self.active = 0.0
@@ -111,6 +115,7 @@ class Trainer:
             rebuilt,
             dictionary,
             dead=(self.silent >= self.dead_after).nonzero().flatten(),
+            frequency=self.frequency,
             k=getattr(nonlinearity, "k", 0),
             number=self.step,
             divergence=self._kl if self._divergence else None,
@@ -153,7 +158,7 @@ class Trainer:
     def tensors(self) -> dict[str, Tensor]:
         """Return the tensors of a checkpoint."""
         weights = {f"weights.{name}": v for name, v in self.dictionary.state_dict().items()}
-        return {**weights, **self.adam.moments, "silent": self.silent}
+        return {**weights, **self.adam.moments, "silent": self.silent, "frequency": self.frequency}
 
     def state(self) -> dict[str, Any]:
         """Return the numbers of a checkpoint.
@@ -170,6 +175,7 @@ class Trainer:
         for name, moment in self.adam.moments.items():
             moment.copy_(tensors[name])
         self.silent.copy_(tensors["silent"])
+        self.frequency.copy_(tensors["frequency"])
         self.step = self.adam.steps = state["step"]
         self.unexplained, self.active = state["unexplained"], state["active"]
 
@@ -220,9 +226,12 @@ class Trainer:
         Without it half of all ReLU features are active at first and add up to many times the input.
         A transcoder's first rows explain little, and random ones nothing, so that the nearest would
         be at or below zero: it begins with reconstructions of .3 of the target's size at least.
+        Kinds that look again would make that worse each time: it is their first code that counts.
         """
         base = self.dictionary.base(x)
-        rebuilt = self.dictionary.rebuild(self.dictionary.activate(x), x) - base
+        activity = self.dictionary.activate(x)
+        first = activity.earlier[0] if activity.earlier else activity
+        rebuilt = self.dictionary.rebuild(first, x) - base
         size = rebuilt.square().sum()
         if not size:
             return 1.0
@@ -242,6 +251,8 @@ class Trainer:
     def _observe(self, step: Step) -> None:
         counts = fired(step.activity, self.config.features)
         self.silent = (self.silent + len(step.x)).where(counts == 0, 0)
+        recent = max(1 - FREQUENCY_MEMORY, 1 / (self.step + 1))
+        self.frequency.lerp_((counts / len(step.x)).float(), recent)
         error = squared_distance(step.target, step.rebuilt)
         unexplained = float(error) / (len(step.x) * self.variance)
         active = float(counts.sum()) / len(step.x)

@@ -201,3 +201,14 @@ def test_the_choice_is_compiled_for_float32_on_cpu_and_plain_otherwise(monkeypat
     assert choice.kernels_for(torch.zeros(2, device="meta")) is reference
     monkeypatch.setattr(choice, "cpu_kernels", lambda: None)
     assert choice.kernels_for(torch.zeros(2)) is reference
+
+
+def test_no_rows_give_no_entries():
+    for kernels in (cpu, reference):
+        nothing = torch.zeros(0, 4), torch.zeros(9, 4), torch.zeros(9)
+        for code in (
+            kernels.encode_topk(*nothing, 3),
+            kernels.encode_batchtopk(*nothing, 3),
+            kernels.encode_positive(*nothing),
+        ):
+            assert len(code.indices) == len(code.values) == 0

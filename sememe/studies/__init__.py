@@ -1,0 +1,1 @@
+"""Questions about dictionaries, each answered by many runs and one table."""
