@@ -25,6 +25,9 @@ SPAN = 1024
 CANDIDATES = 2**25
 """Keys held at once while the largest of a row are merged (256 MiB)."""
 
+squared_distance = reference.squared_distance
+difference = reference.difference
+
 
 def encode_topk(
     x: Float[Tensor, "rows width"],

@@ -8,6 +8,7 @@ import math
 import sys
 import threading
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,8 +16,7 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
-from sememe.kernels.compiled import Array
-
+Array = npt.NDArray[Any]
 LARGE = 1 << 20
 """Bytes from which on memory is worth keeping."""
 KEPT = 12
