@@ -16,5 +16,5 @@ def test_april_update_is_relu_with_a_ramped_penalty():
     assert (recipe.rate(), recipe.beta1, recipe.beta2, recipe.clip) == (5e-5, 0.9, 0.999, 1.0)
 
 
-def test_the_default_config_is_our_recipe():
-    assert recipes.sememe() == TrainConfig()
+def test_the_default_config_is_the_topk_recipe():
+    assert recipes.topk() == TrainConfig()
