@@ -21,7 +21,6 @@ def inputs(kind):
 def test_batchtopk_agrees_with_its_twin(kind, k):
     found = cpu.encode_batchtopk(*inputs(kind), k)
     wanted = reference.encode_batchtopk(*inputs(kind), k)
-    assert torch.equal(dense(found), dense(wanted)) or kind == "random"
     torch.testing.assert_close(dense(found), dense(wanted))
 
 
