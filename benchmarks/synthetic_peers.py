@@ -71,6 +71,7 @@ def trainer(
         total_training_samples=world.rows,
         train_batch_size_samples=settings["batch"],
         lr=settings["learning_rate"],
+        lr_end=0.0,
         lr_warm_up_steps=steps // 20,
         lr_decay_steps=steps // 5,
         dead_feature_window=steps // 3,
@@ -153,7 +154,10 @@ def main() -> None:
     print(json.dumps({"world": given.world, "rows": rows}))
     print_table(
         ("recipe", *REPORTED, "us/sample"),
-        [[row[n] for n in ("recipe", *REPORTED, "us_per_sample")] for row in rows],
+        [
+            [row["recipe"], *(f"{row[n]:.3f}" for n in REPORTED), round(row["us_per_sample"])]
+            for row in rows
+        ],
     )
 
 

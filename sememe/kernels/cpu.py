@@ -135,11 +135,11 @@ def _entries_above(
 def _largest(code: Code, wanted: int) -> Code:
     """Return the ``wanted`` largest entries of all rows; of equal ones the first."""
     values = code.values.numpy()
-    present = values[values > 0]
+    present = values[~(values <= 0)]
     edge, ties = 0.0, 0
     if len(present) > wanted:
         edge = float(np.partition(present, len(present) - wanted)[len(present) - wanted])
-        ties = wanted - int((present > edge).sum())
+        ties = wanted - int((~(present <= edge)).sum())
     counts = np.empty(len(values), np.int32)
     selection.count_kept(values, edge, ties, counts)
     shape = len(values), int(counts.max(initial=0))

@@ -155,7 +155,7 @@ def count_kept(values: Array, edge: float, ties: int, counts: Array) -> None:
     for row in range(values.shape[0]):
         count = 0
         for j in range(values.shape[1]):
-            if values[row, j] > edge:
+            if not values[row, j] <= edge:  # NaN exceeds every number
                 count += 1
             elif values[row, j] == edge and ties > 0:
                 count += 1
@@ -172,7 +172,7 @@ def keep_rows(
         count = 0
         for j in range(values.shape[1]):
             tie = values[row, j] == edge and ties > 0
-            if values[row, j] > edge or tie:
+            if not values[row, j] <= edge or tie:
                 out[row, count], out_values[row, count] = indices[row, j], values[row, j]
                 count += 1
             if tie:

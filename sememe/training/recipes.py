@@ -25,14 +25,15 @@ from sememe.training.revival import Resampling
 
 
 def sememe(features: int = 9216, k: int = 32, passes: int = 4) -> TrainConfig:
-    """Return our default, the best of what `sememe study synthetic` compares.
+    """Return our best at finding true features: first of `sememe study synthetic` in F1 and MCC.
 
     As LISTA-Matryoshka, with rows that begin as data points, k from 4 times its value, prefixes of
-    a sixteenth to a half, no tilt, and thresholds that forget sooner.
+    a sixteenth to a half, no tilt, and thresholds that forget sooner. A step costs about 4 times
+    one of :func:`topk` at the width of a language model (LOG.md), so that is the command's default.
     """
     return TrainConfig(
         features=features,
-        nonlinearity=Refined(BatchTopK(k, memory=0.99)),
+        nonlinearity=Refined(BatchTopK(k, memory=0.95)),
         objective=(Reconstruction(), AuxK(), Matryoshka(by_frequency=True, detached=True)),
         passes=passes,
         k_from=min(features, 4 * k),

