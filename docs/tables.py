@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_ori
 
 from sememe.activations.rules import HarvestConfig
 from sememe.commands import COMMANDS
+from sememe.commands.studies import STUDIES
 from sememe.corpora.sources import SOURCES, source_table
 from sememe.evaluation.evaluate import EvaluateConfig
 from sememe.models.packaged import PACKAGED
@@ -103,7 +104,10 @@ def table(header: list[str], rows: list[list[str]]) -> str:
 def commands() -> str:
     """Every command with its options."""
     parts = []
-    for name, command in COMMANDS.items():
+    studies = {f"study {name}": study for name, study in STUDIES.items()}
+    for name, command in {**COMMANDS, **studies}.items():
+        if name == "study":
+            continue
         options = fields(command)
         given = "".join(f" {_argument(option)}" for option in options if option.default == "needed")
         rows = [[f"`{_argument(option)}`", option.meaning, option.default] for option in options]

@@ -67,6 +67,10 @@ class Synthetic:
         )
 
 
+STUDIES = {"synthetic": Synthetic}
+"""Every study by name."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Study:
     """Answer a question by many runs and one table."""
