@@ -63,7 +63,9 @@ class Settings:
     batch: int = 4096
     """Activations a step."""
     k: int = 32
-    """Active features a row, for kinds with a budget; the aim of jumprelu."""
+    """Active features a row, for kinds with a budget."""
+    l0: int = 100
+    """Active features a row at first, for kinds without a budget: biases are lowered to it."""
     sparsity: float = 10.0
     """Weight of the L1 penalty of relu and gated."""
     rounds: int = 8
@@ -84,7 +86,7 @@ def config(settings: Settings) -> TrainConfig:
         "batchtopk": (BatchTopK(k), ()),
         "matryoshka": (BatchTopK(k), (Matryoshka(),)),
         "relu": (ReLU(), (L1(sparsity),)),
-        "jumprelu": (JumpReLU(0.03, 0.03), (L0(20.0, target=float(k)),)),
+        "jumprelu": (JumpReLU(0.03, 0.03), (L0(20.0, target=float(settings.l0)),)),
         "gated": (Gated(), (L1(sparsity), GateReconstruction())),
     }
     nonlinearity, terms = whole[settings.kind]
@@ -95,7 +97,7 @@ def config(settings: Settings) -> TrainConfig:
         batch=settings.batch,
         passes=1000,
         warm_up=0.0,
-        learning_rate=1e-3,
+        learning_rate=1e-5,  # so small that the number of active features stays
     )
 
 
@@ -129,6 +131,14 @@ class DenseTorch:
             self.W_dec.div_(self.W_dec.norm(dim=1, keepdim=True))
 
 
+@torch.no_grad()
+def thin_out(trainer: Trainer, x: Float[Tensor, "rows width"], l0: int) -> None:
+    """Lower encoder biases alike until ``l0`` features are active, as after some training."""
+    dictionary = trainer.dictionary
+    scores = linear(dictionary.centred(x), dictionary.W_enc, dictionary.b_enc)
+    dictionary.b_enc.sub_(scores.topk(l0 + 1, dim=1).values[:, -1].median())
+
+
 def stream_of(settings: Settings) -> Stream | MemoryStream:
     """Return the activations to train on."""
     if settings.activations is None:
@@ -158,6 +168,8 @@ def measure(settings: Settings) -> dict[str, float | str | bool]:
     width = sum(stream.widths)
     trainer = Trainer(stream, config(settings), stream.sites, stream.sites)
     batches = stream.batches(settings.batch, 1000, seed=0)
+    if settings.kind in ("relu", "jumprelu", "gated"):
+        thin_out(trainer, trainer.split(next(batches))[0][:512], settings.l0)
     for _ in range(WARM_UP):
         trainer.advance(next(batches))
     screening.tally.rows = screening.tally.exact = 0

@@ -382,7 +382,7 @@ class Scores(NamedTuple):
     """Scores of some rows: all of them, or the entries above a floor."""
 
     values: Tensor
-    """(rows, features), or (rows, entries); what is not there holds 0 and gets no gradient."""
+    """(rows, features), or (rows, entries); what is not ``there`` is not to be used."""
     there: Tensor
     """Which of them exceed the floor, bool."""
     indices: Tensor | None
@@ -412,11 +412,11 @@ def scores_above(x: Float[Tensor, "rows width"], encoder: Encoder, floor: Tensor
     if crowded:
         dense = torch.addmm(encoder.bias, x, encoder.W.T)
         there = ~(dense <= floor)  # a NaN score is there, so that training sees it
-        return Scores(dense * there, there, None)
+        return Scores(dense, there, None)
     code = encode_positive(x, encoder.W, encoder.bias - floor)
     there = code.values > 0
     at = floor[code.indices.long()] if floor.ndim else floor
-    return Scores((code.values + at) * there, there, code.indices)
+    return Scores(code.values + at, there, code.indices)
 
 
 class _Jump(torch.autograd.Function):

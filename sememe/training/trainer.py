@@ -133,8 +133,11 @@ class Trainer:
         rising = rise(self.step, self.steps, config.warm_up)
         falling = fall(self.step, self.steps, config.decay)
         self.adam.step(config.rate() * rising * falling, config.clip)
-        if nonlinearity == config.nonlinearity:  # nothing is counted while k is on its way
-            nonlinearity.after_step(activity, dictionary.encoder().extra)
+        extra = dictionary.encoder().extra
+        if nonlinearity != config.nonlinearity:  # while k is on its way only the last step counts
+            for name, value in nonlinearity.estimates().items():
+                extra[name].copy_(value)
+        nonlinearity.after_step(activity, extra)
         self.step += 1
         if config.resampling is not None and config.resampling.due(self.step):
             self._resample()

@@ -135,6 +135,14 @@ def test_k_goes_evenly_from_its_first_value_to_its_last():
         small(nonlinearity=ReLU(), k_from=12)
 
 
+def test_thresholds_follow_a_k_that_moves_to_the_end(tmp_path):
+    stream, _ = world()
+    config = small(nonlinearity=BatchTopK(4), k_from=12, k_share=1.0)
+    dictionary = train(stream, config, tmp_path / "d")
+    active = (dictionary.encode(stream.x).values > 0).sum() / stream.rows
+    assert float(active) == pytest.approx(4, rel=0.25)
+
+
 def test_a_transcoder_learns_a_map_and_its_skip_the_linear_part(tmp_path):
     """Targets are a rotation of the true features' directions, plus a linear map of the input."""
     stream, _ = world()

@@ -1,0 +1,27 @@
+"""Benchmarks print what others rely on. Their figures are nobody's test."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+KEYS = {"acts_per_cpu_second", "ratio_dense_torch", "floor_fraction", "peak_mb", "cpu_seconds"}
+
+
+@pytest.mark.parametrize("kind", ["topk", "jumprelu"])
+def test_a_training_step_is_measured(kind: str) -> None:
+    sizes = ["--d-in", "16", "--features", "64", "--batch", "128", "--k", "4", "--rounds", "1"]
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.train_step", "--kind", kind, *sizes, "--json"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    figures = json.loads(done.stdout)
+    assert set(figures) >= KEYS
+    assert all(figures[key] > 0 for key in KEYS)
