@@ -6,6 +6,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 DEMO_ARGS ?=
 DEMO_PORT ?= 8765
+JOBS ?= 2
 PAGES := $(shell find frontend -path frontend/node_modules -prune -o -type f -print 2>/dev/null)
 export OMP_WAIT_POLICY ?= PASSIVE
 
@@ -34,7 +35,7 @@ demo: env frontend
 	$(BIN)/sememe map smollm2-135m --out runs/demo --serve --port $(DEMO_PORT) $(DEMO_ARGS)
 
 test: env frontend
-	$(BIN)/python -m pytest -q --durations=8
+	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile --durations=8
 
 static: env frontend
 	$(BIN)/ruff check

@@ -136,7 +136,8 @@ def thin_out(trainer: Trainer, x: Float[Tensor, "rows width"], l0: int) -> None:
     """Lower encoder biases alike until ``l0`` features are active, as after some training."""
     dictionary = trainer.dictionary
     scores = linear(dictionary.centred(x), dictionary.W_enc, dictionary.b_enc)
-    dictionary.b_enc.sub_(scores.topk(l0 + 1, dim=1).values[:, -1].median())
+    kept = min(l0 + 1, dictionary.config.features)
+    dictionary.b_enc.sub_(scores.topk(kept, dim=1).values[:, -1].median())
 
 
 def stream_of(settings: Settings) -> Stream | MemoryStream:

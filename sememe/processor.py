@@ -1,11 +1,8 @@
 """What the processor does fast."""
 
-import functools
-
 import torch
 
 
-@functools.cache
 def fast_bf16() -> bool:
     """Whether the processor multiplies bf16 matrices in hardware; elsewhere bf16 is slower."""
     checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
