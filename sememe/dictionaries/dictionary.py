@@ -239,7 +239,13 @@ class Dictionary(nn.Module):
         """Return the dictionary in ``directory``, its files compared with their checksums."""
         manifest = read_manifest(directory, KIND)
         verify_files(directory, manifest)
-        config = DictionaryConfig.from_json(read_json(directory / CONFIG))
+        try:
+            config = DictionaryConfig.from_json(read_json(directory / CONFIG))
+        except (KeyError, TypeError) as error:
+            raise SememeError(
+                f"{directory / CONFIG} is not what this sememe writes ({error}): train again, or "
+                "use the version that made it"
+            ) from None
         dictionary = cls(config)
         try:
             dictionary.load_state_dict(load_file(directory / WEIGHTS))

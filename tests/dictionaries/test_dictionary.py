@@ -101,6 +101,14 @@ def test_altered_weights_are_refused_naming_the_file(tmp_path):
         Dictionary.load(tmp_path)
 
 
+def test_a_config_of_another_version_is_refused_naming_the_file(tmp_path, monkeypatch):
+    older = {"width": 4, "nonlinearity": {"kind": "topk", "k": 3}}
+    monkeypatch.setattr(DictionaryConfig, "to_json", lambda _: older)
+    Dictionary(config()).save(tmp_path, made_from={})
+    with pytest.raises(SememeError, match=r"config\.json is not what this sememe writes"):
+        Dictionary.load(tmp_path)
+
+
 def test_an_unfinished_directory_is_refused(tmp_path):
     with pytest.raises(SememeError, match="unfinished"):
         Dictionary.load(tmp_path)
