@@ -25,14 +25,7 @@ from torch.nn.functional import linear, normalize, relu
 from benchmarks.activations import superposed
 from sememe.activations.store import Activations
 from sememe.activations.stream import MemoryStream, Stream
-from sememe.dictionaries.nonlinearities import (
-    BatchTopK,
-    Gated,
-    JumpReLU,
-    Nonlinearity,
-    ReLU,
-    TopK,
-)
+from sememe.dictionaries.nonlinearities import BatchTopK, Gated, JumpReLU, Nonlinearity, ReLU, TopK
 from sememe.dictionaries.objectives import (
     L0,
     L1,

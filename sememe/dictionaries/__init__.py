@@ -8,9 +8,7 @@ from sememe.dictionaries.config import DictionaryConfig
 from sememe.dictionaries.dictionary import Dictionary, Folded
 from sememe.dictionaries.nonlinearities import (
     NONLINEARITIES,
-    Activity,
     BatchTopK,
-    Encoder,
     Gated,
     JumpReLU,
     Nonlinearity,
@@ -18,6 +16,7 @@ from sememe.dictionaries.nonlinearities import (
     ReLU,
     TopK,
 )
+from sememe.dictionaries.scores import Activity, Encoder
 from sememe.kernels.code import Code
 
 __all__ = [

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from sememe.artefacts import read_json, read_manifest, verify_files, write_bytes, write_json
 from sememe.artefacts import write_manifest as finish
 from sememe.dictionaries.config import DictionaryConfig
-from sememe.dictionaries.nonlinearities import Activity, Encoder, Nonlinearity
+from sememe.dictionaries.nonlinearities import Nonlinearity
+from sememe.dictionaries.scores import Activity, Encoder
 from sememe.errors import SememeError, UsageError
 from sememe.kernels import Code, centred, decode
 

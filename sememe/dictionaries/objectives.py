@@ -15,7 +15,8 @@ from torch import Generator, Tensor
 
 from sememe.dictionaries.config import DictionaryConfig
 from sememe.dictionaries.dictionary import Dictionary
-from sememe.dictionaries.nonlinearities import Activity, TopK, Values
+from sememe.dictionaries.nonlinearities import TopK
+from sememe.dictionaries.scores import Activity, Values
 from sememe.errors import UsageError
 from sememe.kernels import Code, decode, encode_topk, gather, products, squared_distance
 

@@ -8,8 +8,8 @@ from torch import Generator, Tensor
 
 from sememe.dictionaries.dictionary import Dictionary
 from sememe.dictionaries.initialisation import INITIALISATIONS, geometric_median
-from sememe.dictionaries.nonlinearities import Activity
 from sememe.dictionaries.objectives import Step
+from sememe.dictionaries.scores import Activity
 from sememe.errors import SememeError, UsageError
 from sememe.kernels import Code, memory, squared_distance
 from sememe.training.config import TrainConfig

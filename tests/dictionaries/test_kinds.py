@@ -17,9 +17,9 @@ from sememe.dictionaries import (
     Refined,
     ReLU,
     TopK,
-    nonlinearities,
 )
-from sememe.dictionaries.nonlinearities import from_json, pack, to_json
+from sememe.dictionaries import scores as score_module
+from sememe.dictionaries.nonlinearities import from_json, to_json
 from sememe.dictionaries.objectives import (
     L0,
     L1,
@@ -34,6 +34,7 @@ from sememe.dictionaries.objectives import (
     Step,
     Tanh,
 )
+from sememe.dictionaries.scores import pack
 from sememe.errors import SememeError
 
 WIDTH, FEATURES, K, ROWS = 12, 50, 6, 64
@@ -105,7 +106,7 @@ def shape(case):
 
 @pytest.fixture(params=sorted(ENTRIES))
 def entries(request, monkeypatch):
-    monkeypatch.setattr(nonlinearities, "SPARSE", ENTRIES[request.param])
+    monkeypatch.setattr(score_module, "SPARSE", ENTRIES[request.param])
     return request.param
 
 
