@@ -6,15 +6,22 @@ sums be vectorised; NaN and infinity keep their meaning.
 
 import inspect
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, ParamSpec, TypeVar, cast
 
 import numba
 import numpy as np
+import xxhash
 
 P = ParamSpec("P")
 R = TypeVar("R")
 Array = np.ndarray[Any, np.dtype[Any]]
 FASTMATH = {"contract", "reassoc", "nsz", "arcp"}
+SOURCES = xxhash.xxh3_128_hexdigest(
+    b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
+)
+"""What all kernels were compiled from: numba looks only at the file that a function is in, and
+would go on with a stale copy of what the function calls in others."""
 
 
 def compiled(function: Callable[P, R]) -> Callable[P, R]:
@@ -23,7 +30,9 @@ def compiled(function: Callable[P, R]) -> Callable[P, R]:
     plain = inspect.unwrap(function)
     settings = {"nogil": True, "error_model": "numpy", "fastmath": FASTMATH}
     try:
-        fast = numba.njit(cache=True, **settings)(plain)
+        fast: Any = numba.njit(cache=True, **settings)(plain)
+        if hasattr(fast, "_cache"):  # not where NUMBA_DISABLE_JIT is set
+            fast._cache._cache_file._source_stamp = SOURCES
     except RuntimeError:  # nowhere to write a cache
         fast = numba.njit(**settings)(plain)
     return cast("Callable[P, R]", fast)
