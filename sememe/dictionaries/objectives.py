@@ -5,7 +5,7 @@ summed over the width and averaged over rows. So an L1 weight of 5 is that of Sc
 Monosemanticity, and predicting zero costs ``width``.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, NamedTuple
 
@@ -30,7 +30,9 @@ class Step(NamedTuple):
     """What is to be reconstructed, scaled; for an autoencoder the input itself."""
     activity: Activity
     rebuilt: Float[Tensor, "rows write_width"]
-    """The scaled reconstruction."""
+    """The scaled reconstruction; gradients go through it if a term asks for that."""
+    error: Float[Tensor, ""]
+    """Its summed squared error, differentiable."""
     dictionary: Dictionary
     dead: Int[Tensor, " dead"]
     """Features that have been silent for too long."""
@@ -43,6 +45,24 @@ class Step(NamedTuple):
     divergence: Callable[[Float[Tensor, "rows write_width"]], Tensor] | None = None
     """The KL divergence of the model's predictions when it goes on from a reconstruction."""
 
+    @classmethod
+    def of(
+        cls,
+        objective: "Sequence[Term]",
+        dictionary: Dictionary,
+        activity: Activity,
+        x: Float[Tensor, "rows width"],
+        target: Float[Tensor, "rows write_width"],
+        **facts: Any,  # noqa: ANN401
+    ) -> "Step":
+        """Reconstruct the target for these terms; ``facts`` are the other fields."""
+        if any(term.through_rebuilt for term in objective):
+            rebuilt = dictionary.rebuild(activity, x)
+            error = squared_distance(target, rebuilt)
+        else:
+            rebuilt, error = dictionary.rebuild_with_error(activity, x, target)
+        return cls(x, target, activity, rebuilt, error, dictionary, **facts)
+
 
 @dataclass(frozen=True)
 class Term:
@@ -54,6 +74,9 @@ class Term:
     """What its value is multiplied by."""
     ramp: float = 0.0
     """Share of the steps over which the weight rises from 0."""
+
+    through_rebuilt: ClassVar[bool] = True
+    """Whether gradients go through the reconstruction itself, not only its squared error."""
 
     def __call__(self, step: Step) -> Float[Tensor, ""]:
         """Return the term's value, before its weight."""
@@ -72,9 +95,16 @@ class Reconstruction(Term):
     """How much more badly reconstructed rows weigh."""
     name: ClassVar[str] = "reconstruction"
 
+    @property
+    def through_rebuilt(self) -> bool:  # type: ignore[override]
+        """Whether it is tilted, which takes the errors of single rows."""
+        return self.tilt != 0
+
     def __call__(self, step: Step) -> Float[Tensor, ""]:
         """Return the squared error."""
-        return squared_error(step.target, step.rebuilt, self.tilt)
+        if self.through_rebuilt:
+            return squared_error(step.target, step.rebuilt, self.tilt)
+        return step.error / max(1, len(step.target))
 
 
 @dataclass(frozen=True)
@@ -85,6 +115,7 @@ class L1(Term):
     """
 
     name: ClassVar[str] = "l1"
+    through_rebuilt: ClassVar[bool] = False
 
     def __call__(self, step: Step) -> Float[Tensor, ""]:
         """Return the penalty."""
@@ -103,6 +134,7 @@ class Tanh(Term):
     c: float = 4.0
     """Where the penalty saturates: at values of about 1 / c."""
     name: ClassVar[str] = "tanh"
+    through_rebuilt: ClassVar[bool] = False
 
     def __call__(self, step: Step) -> Float[Tensor, ""]:
         """Return the penalty."""
@@ -129,6 +161,7 @@ class L0(Term):
     target: float | None = None
     """Number of active features to aim at; None makes the number itself small."""
     name: ClassVar[str] = "l0"
+    through_rebuilt: ClassVar[bool] = False
 
     def __call__(self, step: Step) -> Float[Tensor, ""]:
         """Return the penalty; gradients reach the thresholds."""
@@ -153,6 +186,7 @@ class PreActivation(Term):
     """
 
     name: ClassVar[str] = "preactivation"
+    through_rebuilt: ClassVar[bool] = False
 
     def __call__(self, step: Step) -> Float[Tensor, ""]:
         """Return the penalty; it teaches the encoder and the thresholds alone."""
@@ -182,6 +216,7 @@ class AuxK(Term):
     most: int | None = None
     """Dead features active on one activation; by default half the width."""
     name: ClassVar[str] = "auxk"
+    through_rebuilt: ClassVar[bool] = False
 
     def refusal(self, config: DictionaryConfig) -> str:
         """Refuse to let none of them act."""
@@ -214,6 +249,7 @@ class MultiTopK(Term):
     factor: int = 4
     """How many times k."""
     name: ClassVar[str] = "multi_topk"
+    through_rebuilt: ClassVar[bool] = False
 
     def __call__(self, step: Step) -> Float[Tensor, ""]:
         """Return the squared error of the wider code."""
@@ -252,6 +288,7 @@ class Matryoshka(Term):
     tilt: float = 0.0
     """How much more badly reconstructed rows weigh."""
     name: ClassVar[str] = "matryoshka"
+    through_rebuilt: ClassVar[bool] = False
 
     def ends(self, features: int, number: int) -> list[int]:
         """Return where the prefixes of step ``number`` end, ascending."""
@@ -292,6 +329,7 @@ class GateReconstruction(Term):
     """||x - x^||^2 from the gate's values through a decoder that does not learn (2404.16014)."""
 
     name: ClassVar[str] = "gate_reconstruction"
+    through_rebuilt: ClassVar[bool] = False
 
     def __call__(self, step: Step) -> Float[Tensor, ""]:
         """Return the squared error; only the gate learns from it."""

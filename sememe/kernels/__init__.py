@@ -13,6 +13,7 @@ from sememe.kernels.differentiable import (
     encode_topk,
     gather,
     products,
+    reconstruct,
     squared_distance,
 )
 from sememe.kernels.products import Products, collected
@@ -29,5 +30,6 @@ __all__ = [
     "gather",
     "kernels_for",
     "products",
+    "reconstruct",
     "squared_distance",
 ]

@@ -93,6 +93,49 @@ def code_gradient_rows(
 
 
 @compiled
+def reconstruct_rows(
+    indices: Array,
+    values: Array,
+    there: Array,
+    W: Array,
+    target: Array,
+    out: Array,
+    sums: Array,
+    along: Array,
+) -> None:
+    """Add the active rows of ``W`` to every row of ``out``, and look at what is left of ``target``.
+
+    ``sums`` becomes the squared distance of every row, ``along`` (out - target) . W[index] for
+    every entry that is ``there``, while the rows of ``W`` are still in cache.
+    """
+    rows, k = indices.shape
+    width = W.shape[1]
+    which, weights = np.empty(k, np.int32), np.empty(k, values.dtype)
+    error = np.empty(width, out.dtype)
+    for r in range(rows):
+        count = 0
+        for j in range(k):
+            if values[r, j] != 0:
+                which[count] = indices[r, j]
+                weights[count] = values[r, j]
+                count += 1
+        o, t = out[r], target[r]
+        add_rows(o, W, which, weights, count)
+        total = out.dtype.type(0)
+        for i in range(width):
+            error[i] = o[i] - t[i]
+            total += error[i] * error[i]
+        sums[r] = total
+        for j in range(k):
+            product = out.dtype.type(0)
+            if there[r, j] != 0:
+                w = W[indices[r, j]]
+                for i in range(width):
+                    product += error[i] * w[i]
+            along[r, j] = product
+
+
+@compiled
 def transpose(indices: Array, coefficients: Array, starts: Array, row: Array, weight: Array) -> int:
     """Sort the entries of a code by feature, rows ascending (counting sort); return how many.
 

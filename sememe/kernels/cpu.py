@@ -225,6 +225,28 @@ def code_gradient(
     return out
 
 
+def reconstruct(
+    indices: Int[Tensor, "rows k"],
+    values: Float[Tensor, "rows k"],
+    there: Float[Tensor, "rows k"],
+    W: Float[Tensor, "features width"],
+    base: Float[Tensor, "some width"],
+    target: Float[Tensor, "rows width"],
+) -> tuple[Float[Tensor, "rows width"], Float[Tensor, ""], Float[Tensor, "rows k"]]:
+    """See :func:`sememe.kernels.reference.reconstruct`."""
+    out, along = empty(*target.shape).copy_(base), empty(*indices.shape)
+    i, v, h, w, t = (_array(part) for part in (indices, values, there, W, target))
+    o, q, sums = out.numpy(), along.numpy(), np.empty(len(target))
+    share_out(
+        lambda a, b: compiled.reconstruct_rows(
+            i[a:b], v[a:b], h[a:b], w, t[a:b], o[a:b], sums[a:b], q[a:b]
+        ),
+        len(i),
+        ROWS,
+    )
+    return out, torch.tensor(sums.sum(), dtype=torch.float32), along
+
+
 def weight_gradient(
     indices: Int[Tensor, "rows k"],
     coefficients: Float[Tensor, "rows k"],

@@ -65,6 +65,22 @@ def decode(
     return out
 
 
+def reconstruct(
+    code: Code,
+    W: Float[Tensor, "features width"],
+    base: Float[Tensor, "some width"],
+    target: Float[Tensor, "rows width"],
+    present: Tensor | None = None,
+) -> tuple[Float[Tensor, "rows width"], Float[Tensor, ""]]:
+    """Return ``decode(code, W, present) + base`` without gradients, and its summed squared error.
+
+    The error is differentiable in the values, ``W`` and ``base``; with it known at once, the active
+    rows of ``W`` are read once for the reconstruction and for the gradient of the code.
+    """
+    rebuilt, error = _Reconstruct.apply(code.indices, code.values, W, base, target, present)  # type: ignore[no-untyped-call]
+    return rebuilt, error
+
+
 def centred(
     x: Float[Tensor, "rows width"], centre: Float[Tensor, " width"]
 ) -> Float[Tensor, "rows width"]:
@@ -213,6 +229,44 @@ class _Decode(torch.autograd.Function):
         if ctx.needs_input_grad[2]:
             to_W, _ = _to_weights(indices, values, gradient, W)
         return None, to_values, to_W, None
+
+
+class _Reconstruct(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,  # noqa: ANN401
+        indices: Int[Tensor, "rows k"],
+        values: Float[Tensor, "rows k"],
+        W: Float[Tensor, "features width"],
+        base: Float[Tensor, "some width"],
+        target: Float[Tensor, "rows width"],
+        present: Tensor | None,
+    ) -> tuple[Float[Tensor, "rows width"], Float[Tensor, ""]]:
+        there = values if present is None else present.to(values.dtype)
+        kernels = kernels_for(W)
+        rebuilt, error, along = kernels.reconstruct(indices, values, there, W, base, target)
+        ctx.save_for_backward(indices, values, W, target, rebuilt, along)
+        ctx.one_base = len(base) == 1
+        ctx.mark_non_differentiable(rebuilt)
+        return rebuilt, error
+
+    @staticmethod
+    def backward(
+        ctx: Any,  # noqa: ANN401
+        _: Tensor,
+        gradient: Float[Tensor, ""],
+    ) -> tuple[Tensor | None, ...]:
+        indices, values, W, target, rebuilt, along = ctx.saved_tensors
+        to_values, to_W, to_base = ctx.needs_input_grad[1:4]
+        left = kernels_for(W).difference(rebuilt, target, 2 * gradient)
+        return (
+            None,
+            2 * gradient * along if to_values else None,
+            _to_weights(indices, values, left, W)[0] if to_W else None,
+            (left.sum(0, keepdim=True) if ctx.one_base else left) if to_base else None,
+            None,
+            None,
+        )
 
 
 class _SquaredDistance(torch.autograd.Function):

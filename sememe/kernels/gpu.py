@@ -127,6 +127,20 @@ def code_gradient(
     return out
 
 
+def reconstruct(
+    indices: Int[Tensor, "rows k"],
+    values: Float[Tensor, "rows k"],
+    there: Float[Tensor, "rows k"],
+    W: Float[Tensor, "features width"],
+    base: Float[Tensor, "some width"],
+    target: Float[Tensor, "rows width"],
+) -> tuple[Float[Tensor, "rows width"], Float[Tensor, ""], Float[Tensor, "rows k"]]:
+    """See :func:`sememe.kernels.reference.reconstruct`."""
+    rebuilt = decode(indices, values, W) + base
+    error = rebuilt - target
+    return rebuilt, error.square().sum(), code_gradient(indices, there, W, error)
+
+
 def weight_gradient(
     indices: Int[Tensor, "rows k"],
     coefficients: Float[Tensor, "rows k"],

@@ -115,6 +115,24 @@ def code_gradient(
     return torch.cat(parts) * (values != 0)
 
 
+def reconstruct(
+    indices: Int[Tensor, "rows k"],
+    values: Float[Tensor, "rows k"],
+    there: Float[Tensor, "rows k"],
+    W: Float[Tensor, "features width"],
+    base: Float[Tensor, "some width"],
+    target: Float[Tensor, "rows width"],
+) -> tuple[Float[Tensor, "rows width"], Float[Tensor, ""], Float[Tensor, "rows k"]]:
+    """Return the reconstruction, its summed squared error, and what that says about the code.
+
+    The first is :func:`decode` + ``base`` (of every row, or one row for all); the last is half the
+    error's gradient by the values of the entries that are ``there``, 0 elsewhere.
+    """
+    rebuilt = decode(indices, values, W) + base
+    error = rebuilt - target
+    return rebuilt, error.square().sum(), code_gradient(indices, there, W, error)
+
+
 def weight_gradient(
     indices: Int[Tensor, "rows k"],
     coefficients: Float[Tensor, "rows k"],

@@ -11,7 +11,7 @@ from sememe.dictionaries.initialisation import INITIALISATIONS, geometric_median
 from sememe.dictionaries.objectives import Step
 from sememe.dictionaries.scores import Activity
 from sememe.errors import SememeError, UsageError
-from sememe.kernels import Code, collected, memory, squared_distance
+from sememe.kernels import Code, collected, memory
 from sememe.training.config import TrainConfig
 from sememe.training.optimiser import Adafactor, Adam, Optimiser
 from sememe.training.revival import resample
@@ -110,13 +110,12 @@ class Trainer:
         x, target = self.split(rows)
         nonlinearity = config.nonlinearity_at(self.step, self.steps)
         activity = dictionary.activate(x, nonlinearity)
-        rebuilt = dictionary.rebuild(activity, x)
-        step = Step(
+        step = Step.of(
+            config.objective,
+            dictionary,
+            activity,
             x,
             target,
-            activity,
-            rebuilt,
-            dictionary,
             dead=(self.silent >= self.dead_after).nonzero().flatten(),
             frequency=self.frequency,
             k=getattr(nonlinearity, "k", 0),
@@ -265,8 +264,7 @@ class Trainer:
         self.silent = (self.silent + len(step.x)).where(counts == 0, 0)
         recent = max(1 - FREQUENCY_MEMORY, 1 / (self.step + 1))
         self.frequency.lerp_((counts / len(step.x)).float(), recent)
-        error = squared_distance(step.target, step.rebuilt)
-        unexplained = float(error) / (len(step.x) * self.variance)
+        unexplained = float(step.error) / (len(step.x) * self.variance)
         active = float(counts.sum()) / len(step.x)
         weight = max(1 - SMOOTHING, 1 / (self.step + 1))
         self.unexplained += weight * (unexplained - self.unexplained)

@@ -148,8 +148,7 @@ def auxk_step():
         dictionary.b_enc += 3
     x = torch.randn(30, 8)
     activity = dictionary.activate(x)
-    rebuilt = dictionary.rebuild(activity, x)
-    return Step(x, x, activity, rebuilt, dictionary, torch.tensor([2, 7]))
+    return Step.of((AuxK(),), dictionary, activity, x, x, dead=torch.tensor([2, 7]))
 
 
 def test_auxk_teaches_dead_features_alone():

@@ -376,8 +376,7 @@ def test_gradients_agree_with_a_dense_float64_twin(kind, shape, objective, entri
     activity = dictionary.activate(scaled)
     sparse = entries == "sparse" or dictionary.config.nonlinearity.budgeted
     assert isinstance(activity.values, Code) == sparse
-    rebuilt = dictionary.rebuild(activity, scaled)
-    step = Step(scaled, target, activity, rebuilt, dictionary, DEAD, k=K, number=11)
+    step = Step.of(terms, dictionary, activity, scaled, target, dead=DEAD, k=K, number=11)
     loss = sum(term.weight * term(step) for term in terms)
     loss.backward()
 

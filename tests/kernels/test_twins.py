@@ -262,3 +262,22 @@ def test_no_rows_give_no_entries():
             kernels.encode_positive(*nothing),
         ):
             assert len(code.indices) == len(code.values) == 0
+
+
+@pytest.mark.parametrize("rows_of_base", [1, 60])
+def test_reconstruct_agrees_with_float64(rows_of_base):
+    x, W, b = weights(60, 33, 300)
+    code = cpu.encode_topk(x, W, b, 6)
+    there = code.values + (torch.rand(60, 6, generator=torch.Generator().manual_seed(3)) > 0.5)
+    base = torch.randn(rows_of_base, 33, generator=torch.Generator().manual_seed(4))
+    exact = [part.double() for part in (code.values, W, base, x)]
+    dense = torch.zeros(60, 300, dtype=torch.float64)
+    dense.scatter_add_(1, code.indices.long(), exact[0])
+    rebuilt = dense @ exact[1] + exact[2]
+    along = ((rebuilt - exact[3]) @ exact[1].T).gather(1, code.indices.long()).where(there > 0, 0)
+    for kernels in (cpu, reference):
+        found = kernels.reconstruct(*code, there, W, base, x)
+        for ours, wanted in zip(
+            found, (rebuilt, (rebuilt - exact[3]).square().sum(), along), strict=True
+        ):
+            torch.testing.assert_close(ours.double(), wanted, atol=1e-3, rtol=1e-5)

@@ -28,10 +28,9 @@ def step():
             parameter.copy_(torch.randn(parameter.shape, generator=generator))
     x = torch.randn(ROWS, WIDTH, generator=generator)
     activity = dictionary.activate(x)
-    rebuilt = dictionary.rebuild(activity, x)
     frequency = torch.rand(FEATURES, generator=generator)
     dead = torch.zeros(0, dtype=torch.int64)
-    return Step(x, x, activity, rebuilt, dictionary, dead, frequency=frequency)
+    return Step.of((), dictionary, activity, x, x, dead=dead, frequency=frequency)
 
 
 def dense(step):
