@@ -5,6 +5,10 @@ Each shard holds, for every site, a tensor of (rows, width), and for every row `
 the corpus).
 """
 
+import json
+import os
+import struct
+import weakref
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
@@ -13,12 +17,20 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from jaxtyping import Float, Int, Shaped
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
 from sememe.artefacts import read_manifest, verify_files
 from sememe.errors import SememeError, UsageError
 
 ROW_FACTS = ("token", "document", "position", "place")
+STORED = {
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F32": torch.float32,
+    "I32": torch.int32,
+    "I64": torch.int64,
+}
+"""What safetensors calls the dtypes of a shard."""
 
 
 class Rows(NamedTuple):
@@ -54,7 +66,7 @@ class Activations:
         self.rows = int(self.manifest["rows"])
         counts = [shard["rows"] for shard in self.manifest["shards"]]
         self.shard_starts = [0, *np.cumsum(counts).tolist()]
-        self._open: dict[int, Any] = {}
+        self._open: dict[int, _Shard] = {}
 
     @classmethod
     def open(cls, path: Path | str, *, verify: bool = True) -> "Activations":
@@ -85,27 +97,25 @@ class Activations:
         """What to multiply activations by so that their mean squared norm is their width."""
         return float(self._facts(site)["scale"])
 
-    def _shard(self, number: int) -> Any:  # noqa: ANN401 - safetensors' reader has no public type
+    def _shard(self, number: int) -> "_Shard":
         if number not in self._open:
-            path = self.path / self.manifest["shards"][number]["file"]
-            try:
-                self._open[number] = safe_open(path, framework="pt")
-            except (OSError, ValueError) as error:
-                raise SememeError(f"cannot read {path}: {error}") from error
+            self._open[number] = _Shard(self.path / self.manifest["shards"][number]["file"])
         return self._open[number]
 
     def read(self, name: str, start: int, stop: int) -> Shaped[torch.Tensor, "rows ..."]:
         """Return rows ``start`` to ``stop`` of a site or a row fact, in the stored dtype."""
-        parts = []
+        out: torch.Tensor | None = None
         for number in range(self.shards):
             low, high = self.shard_starts[number], self.shard_starts[number + 1]
             first, last = max(start, low), min(stop, high)
             if first < last:
-                part = self._shard(number).get_slice(name)[first - low : last - low]
-                parts.append(part)
-        if not parts:
+                shard = self._shard(number)
+                if out is None:
+                    out = shard.empty(name, min(stop, self.rows) - first)
+                shard.read_into(name, first - low, out[first - max(start, 0) :][: last - first])
+        if out is None:
             raise UsageError(f"rows {start} to {stop}: {self.path} has rows 0 to {self.rows}")
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
+        return out
 
     def in_order(self, site: str, chunk: int = 8192, shard: int | None = None) -> Iterator[Rows]:
         """Yield the rows of one shard, or of all, in corpus order, ``chunk`` at a time.
@@ -120,3 +130,38 @@ class Activations:
                 facts = [self.read(name, start, stop) for name in ROW_FACTS]
                 yield Rows(start, self.read(site, start, stop).float(), *facts)
             self._open.pop(number, None)
+
+
+class _Shard:
+    """One safetensors file, read by plain reads.
+
+    Mapped into memory, as the library would, all of a store would count as the program's own.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            with safe_open(path, framework="pt"):  # checks the header
+                pass
+            self._file = os.open(path, os.O_RDONLY)
+        except (OSError, SafetensorError) as error:
+            raise SememeError(f"cannot read {path}: {error}") from error
+        weakref.finalize(self, os.close, self._file)
+        (size,) = struct.unpack("<Q", os.pread(self._file, 8, 0))
+        self._tensors = json.loads(os.pread(self._file, size, 8))
+        self._begin = 8 + size
+
+    def empty(self, name: str, rows: int) -> Shaped[torch.Tensor, "rows ..."]:
+        """Return room for some rows of a tensor."""
+        tensor = self._tensors[name]
+        return torch.empty(rows, *tensor["shape"][1:], dtype=STORED[tensor["dtype"]])
+
+    def read_into(self, name: str, first: int, out: Shaped[torch.Tensor, "rows ..."]) -> None:
+        """Fill ``out`` with the rows of a tensor from ``first`` on."""
+        room = out.view(torch.uint8).numpy().reshape(-1).data
+        place = self._begin + self._tensors[name]["data_offsets"][0] + first * out[0].nbytes
+        while len(room):
+            got = os.preadv(self._file, [room], place)
+            if not got:
+                raise SememeError(f"{self.path} ends too early: it is damaged; verify the store")
+            room, place = room[got:], place + got

@@ -5,82 +5,14 @@ The error of the score of row x and feature j is at most ``a[j] |x| + b[j] |x - 
 the rounding of the score itself (:mod:`sememe.kernels.screening` derives it).
 """
 
-from typing import Any
-
 import numpy as np
-from llvmlite import ir
-from numba import types
-from numba.extending import intrinsic
 
 from sememe.kernels.compiled import Array, compiled
-from sememe.kernels.selection import keep_largest
+from sememe.kernels.selection import keep_largest, key_of, rank
+from sememe.kernels.vectors import LANES, bit_count, lowest_bit, reaching, to_keys
 
-LANES = 32
-"""Keys compared at once."""
 ROUNDING = 1.01 * 2.0**-8
 """Largest relative error of rounding to bf16, and of what float32 loses on the way."""
-
-
-@intrinsic  # type: ignore[untyped-decorator]
-def _order(_: Any, scores: Any, start: Any, maxima: Any, place: Any) -> Any:  # noqa: ANN401
-    """Turn scores[start : start + 32] into keys and raise maxima[place : place + 32] to them."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:  # noqa: ANN401
-        vector = ir.VectorType(ir.IntType(16), LANES)
-
-        def pointer(array: int, offset: int) -> Any:  # noqa: ANN401
-            whole = context.make_array(signature.args[array])(context, builder, arguments[array])
-            first = builder.gep(whole.data, [arguments[offset]])
-            return builder.bitcast(first, vector.as_pointer())
-
-        here, there = pointer(0, 1), pointer(2, 3)
-        bits, highest = builder.load(here, align=2), builder.load(there, align=2)
-        sign = builder.ashr(bits, ir.Constant(vector, [15] * LANES))
-        key = builder.xor(bits, builder.and_(sign, ir.Constant(vector, [0x7FFF] * LANES)))
-        builder.store(key, here, align=2)
-        higher = builder.icmp_signed(">", key, highest)
-        builder.store(builder.select(higher, key, highest), there, align=2)
-        return context.get_dummy_value()
-
-    return types.void(scores, types.intp, maxima, types.intp), generate
-
-
-@intrinsic  # type: ignore[untyped-decorator]
-def _reaching(_: Any, keys: Any, start: Any, bound: Any) -> Any:  # noqa: ANN401
-    """Compare keys[start : start + 32] with ``bound``; return a bit for each that reaches it."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:  # noqa: ANN401
-        vector = ir.VectorType(ir.IntType(16), LANES)
-        array = context.make_array(signature.args[0])(context, builder, arguments[0])
-        place = builder.gep(array.data, [arguments[1]])
-        loaded = builder.load(builder.bitcast(place, vector.as_pointer()), align=2)
-        undefined = ir.Constant(vector, ir.Undefined)
-        single = builder.insert_element(undefined, arguments[2], ir.Constant(ir.IntType(32), 0))
-        zeros = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
-        every = builder.shuffle_vector(single, undefined, zeros)
-        return builder.bitcast(builder.icmp_signed(">=", loaded, every), ir.IntType(LANES))
-
-    return types.uint32(keys, types.intp, types.int16), generate
-
-
-@intrinsic  # type: ignore[untyped-decorator]
-def _lowest(_: Any, bits: Any) -> Any:  # noqa: ANN401
-    """Return the place of the lowest bit that is set."""
-
-    def generate(_c: Any, builder: Any, _s: Any, arguments: Any) -> Any:  # noqa: ANN401
-        return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 1))
-
-    return types.uint32(types.uint32), generate
-
-
-@intrinsic  # type: ignore[untyped-decorator]
-def _number(_: Any, bits: Any) -> Any:  # noqa: ANN401
-    """Return how many bits are set."""
-
-    def generate(_c: Any, builder: Any, _s: Any, arguments: Any) -> Any:  # noqa: ANN401
-        return builder.ctpop(arguments[0])
-
-    return types.uint32(types.uint32), generate
 
 
 @compiled
@@ -128,7 +60,7 @@ def kth_maximum(maxima: Array, k: int) -> int:
         middle = (low + high) >> 1
         reached = 0
         for start in range(0, maxima.shape[0], LANES):
-            reached += _number(_reaching(maxima, start, np.int16(middle)))
+            reached += bit_count(reaching(maxima, start, np.int16(middle)))
         if reached >= k:
             low = middle
             if reached == k:
@@ -174,7 +106,7 @@ def scan(
             continue
         line, most = scores[r], maxima[r]
         for start in range(0, width, LANES):
-            _order(line, start, most, start % sets)
+            to_keys(line, start, most, start % sets)
         if tighten:
             key = kth_maximum(most, k)
             if key >= 0:
@@ -185,14 +117,14 @@ def scan(
         bound = np.int16(key_below(smallest_in_running(lower[r], error)))
         count = counts[r]
         for start in range(0, width, LANES):
-            reaching = _reaching(line, start, bound)
-            while reaching != 0:
-                j = start + _lowest(reaching)
+            left = reaching(line, start, bound)
+            while left != 0:
+                j = start + lowest_bit(left)
                 if count < room:
                     features[r, count] = first + j
                     keys[r, count] = line[j]
                 count += 1
-                reaching &= reaching - np.uint32(1)
+                left &= left - np.uint32(1)
         counts[r] = count
 
 
@@ -313,17 +245,8 @@ def rank_rows(
         if count < 0:
             continue
         for e in range(count):
-            keys[e] = (np.int64(scores[r, e]) << 32) | (0xFFFFFFFF - features[r, e])
-        if count > k:
-            keep_largest(keys, count, k)
-            count = k
-        keys[:count].sort()
-        for j in range(count):
-            key = keys[count - 1 - j]
-            indices[r, j] = 0xFFFFFFFF - (key & 0xFFFFFFFF)
-            values[r, j] = key >> 32
-        indices[r, count:] = 0
-        values[r, count:] = 0
+            keys[e] = key_of(scores[r, e], features[r, e])
+        rank(keys, count, k, indices[r], values[r])
 
 
 @compiled

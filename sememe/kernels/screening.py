@@ -27,6 +27,7 @@ from torch import Tensor
 from sememe.kernels import candidates
 from sememe.kernels.compiled import Array
 from sememe.kernels.memory import empty, scratch
+from sememe.kernels.vectors import LANES
 from sememe.kernels.workers import share_out
 from sememe.processor import fast_bf16
 
@@ -91,7 +92,7 @@ def suits(x: Float[Tensor, "rows width"], W: Float[Tensor, "features width"], k:
 def prepare(W: Float[Tensor, "features width"], bias: Float[Tensor, " features"]) -> Encoder:
     """Copy an encoder to bf16 and bound what that loses."""
     features, width = W.shape
-    padded = -(-features // candidates.LANES) * candidates.LANES
+    padded = -(-features // LANES) * LANES
     low = empty(padded, width + 2, dtype=np.int16).view(torch.bfloat16)
     norms, errors = np.empty(features), np.empty(features)
 
@@ -155,7 +156,7 @@ def _find(
     candidates.residuals(line, _bits(low), norms, errors)
     widest = encoder.blocks.max(0)
     candidates.begin(norms, errors, widest[1], encoder.most, counts)
-    sets = candidates.LANES * max(4, -(-2 * k // candidates.LANES))
+    sets = LANES * max(4, -(-2 * k // LANES))
     maxima = scratch("maxima", (rows, sets), np.int16)
     maxima[:] = np.iinfo(np.int16).min
     features = scratch("features", (rows, room), np.int32)

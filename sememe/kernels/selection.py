@@ -56,21 +56,41 @@ def group_maxima(scores: Array, maxima: Array) -> None:
 
 
 @compiled
-def collect(scores: Array, maxima: Array, bound: int, keys: Array) -> int:
-    """Write a key for every score of at least ``bound``; return how many.
+def key_of(score: int, feature: int) -> int:
+    """Return one integer that orders by score, then by lower feature.
 
-    Positive floats order as their bits do, so value and feature make one integer that orders by
-    value, then by lower feature.
+    The score is given as bits: positive floats order as theirs do.
     """
+    return int((np.int64(score) << 32) | (0xFFFFFFFF - feature))
+
+
+@compiled
+def collect(scores: Array, maxima: Array, bound: int, keys: Array) -> int:
+    """Write a key for every score of at least ``bound``; return how many."""
     groups = maxima.shape[0]
     count = 0
     for g in range(groups):
         if maxima[g] >= bound:
             for j in range(g, scores.shape[0], groups):
                 if scores[j] >= bound:
-                    keys[count] = (np.int64(scores[j]) << 32) | (0xFFFFFFFF - j)
+                    keys[count] = key_of(scores[j], j)
                     count += 1
     return count
+
+
+@compiled
+def rank(keys: Array, count: int, k: int, indices: Array, values: Array) -> None:
+    """Write what the ``k`` largest of ``keys[:count]`` stand for, largest first, then zeros."""
+    if count > k:
+        keep_largest(keys, count, k)
+        count = k
+    keys[:count].sort()
+    for j in range(count):
+        key = keys[count - 1 - j]
+        indices[j] = 0xFFFFFFFF - (key & 0xFFFFFFFF)
+        values[j] = key >> 32
+    indices[count:] = 0
+    values[count:] = 0
 
 
 @compiled
@@ -93,16 +113,7 @@ def select_rows(scores: Array, k: int, indices: Array, values: Array) -> None:
             keep_largest(ranked, groups, k)
             bound = max(bound, smallest_of(ranked, k))
         count = collect(scores[row], maxima, bound, keys)
-        if count > k:
-            keep_largest(keys, count, k)
-            count = k
-        keys[:count].sort()
-        for j in range(count):
-            key = keys[count - 1 - j]
-            indices[row, j] = 0xFFFFFFFF - (key & 0xFFFFFFFF)
-            values[row, j] = key >> 32
-        indices[row, count:] = 0
-        values[row, count:] = 0
+        rank(keys, count, k, indices[row], values[row])
 
 
 @compiled
