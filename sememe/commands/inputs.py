@@ -37,7 +37,8 @@ class Sites:
             others = [{"site": name, "width": width} for name, width in parts]
             show({"model": model.name, "sites": rows, "parts": others}, as_json=True)
         else:
-            print_table(("site", "width"), [list(site) for site in [*sites, *parts]])
+            print_table(("site", "width"), sites)
+            print_table(("part of a site", "width"), parts)
 
 
 @dataclass(frozen=True, kw_only=True)
