@@ -159,7 +159,7 @@ def resolve(model: PreTrainedModel, name: str, *, model_name: str = "the model")
     Raises UsageError when there is no such site, saying what there is.
     """
     if name.startswith("module:"):
-        return _module_site(model, name, model_name)
+        return module_site(model, name, model_name)
     if name.split(".")[0] == "logits":
         return _logits_site(model, name, model_name)
     layout = layout_of(model)
@@ -239,7 +239,8 @@ def _ids(text: str, vocabulary: int) -> tuple[int, ...]:
     return tuple(ids)
 
 
-def _module_site(model: PreTrainedModel, name: str, model_name: str) -> Site:
+def module_site(model: nn.Module, name: str, model_name: str) -> Site:
+    """Return the site ``module:PATH`` or ``module:PATH:in``; UsageError for an unknown path."""
     path, side = name.removeprefix("module:"), "out"
     if path.endswith(":in"):
         path, side = path.removesuffix(":in"), "in"
