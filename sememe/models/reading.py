@@ -163,6 +163,12 @@ def replaced(
             handle.remove()
 
 
+def check_replaceable(model: LanguageModel, site: str) -> None:
+    """Raise what :func:`replaced` raises at ``site``, before work that needs it. Reads a token."""
+    with replaced(model, site, lambda activation: activation):
+        model.logits(torch.zeros((1, 1), dtype=torch.long))
+
+
 def _with_first(values: Any, change: Callable[[Tensor], Tensor]) -> Any:  # noqa: ANN401
     """Return a hook's arguments or results with the first changed."""
     if isinstance(values, tuple):

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from sememe.errors import SememeError, UsageError
 from sememe.models.language_model import LanguageModel
-from sememe.models.reading import read, replaced
+from sememe.models.reading import check_replaceable, read, replaced
 from tests.models.tiny_families import (
     FAMILIES,
     HEADS,
@@ -387,6 +387,9 @@ def test_experts_are_replaced_token_by_token_and_routers_are_refused(name: str) 
         ),
     ):
         model.logits(ids)
+    with pytest.raises(SememeError, match="it is a router"):
+        check_replaceable(model, router)
+    check_replaceable(model, site)
     with replaced(model, f"{router}:in", torch.zeros_like):
         assert not read(model, ids, [router])[router].any()
 
