@@ -98,11 +98,13 @@ class LanguageModel:
         """Return how the sites that are parts of others are written, and how wide they are."""
         sites = self.sites()
         found = []
-        heads = {site.width for site in sites if site.name.endswith(".attn.heads")}
+        heads = [site for site in sites if site.name.endswith(".attn.heads")]
         if heads:
-            count = head_count(self.module)
-            widths = " or ".join(str(width // count) for width in sorted(heads))
-            found.append(("layers.N.attn.head.H", f"{widths}, H from 0 to {count - 1}"))
+            counts = [head_count(self.module, self.site(site.name)) for site in heads]
+            widths = {site.width // count for site, count in zip(heads, counts, strict=True)}
+            last = {count - 1 for count in counts}
+            numbers = [" or ".join(map(str, sorted(each))) for each in (widths, last)]
+            found.append(("layers.N.attn.head.H", "{}, H from 0 to {}".format(*numbers)))
         if any(site.name == "logits" for site in sites):
             found += [("logits.random.D", "D"), ("logits.tokens.IDS", "as many as IDS")]
         return found

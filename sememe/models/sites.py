@@ -13,7 +13,7 @@ is their product with a random matrix. ``module:PATH`` is the output of any modu
 
 import difflib
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from torch import nn
@@ -148,9 +148,13 @@ def _parts(layout: Layout) -> dict[str, tuple[str, str]]:
     }
 
 
-def head_count(model: PreTrainedModel) -> int:
-    """Return how many attention heads a layer has."""
-    return int(model.config.get_text_config().num_attention_heads)
+def head_count(model: PreTrainedModel, heads: Site) -> int:
+    """Return how many attention heads stand side by side at a site ``layers.N.attn.heads``."""
+    attention = model.get_submodule(heads.path.rpartition(".")[0])
+    # Few families have layers of different numbers of heads; their attention says how many.
+    return int(
+        getattr(attention, "num_heads", 0) or model.config.get_text_config().num_attention_heads
+    )
 
 
 def resolve(model: PreTrainedModel, name: str, *, model_name: str = "the model") -> Site:
@@ -196,15 +200,16 @@ def resolve(model: PreTrainedModel, name: str, *, model_name: str = "the model")
             f"module:{layout.layers}.{index}.PART for one of them"
         )
     path = f"{layout.layers}.{index}" + (f".{inside}" if inside else "")
+    site = Site(name, path, side)
     if head is None:
-        return Site(name, path, side)
-    count = head_count(model)
+        return site
+    count = head_count(model, site)
     if int(head[1]) >= count:
         raise UsageError(
-            f"site {name!r}: {model_name} has {count} attention heads a layer, numbered 0 to "
-            f"{count - 1}"
+            f"site {name!r}: layer {index} of {model_name} has {count} attention heads, numbered "
+            f"0 to {count - 1}"
         )
-    return Site(name, path, side, Head(int(head[1]), count))
+    return replace(site, part=Head(int(head[1]), count))
 
 
 def _logits_site(model: PreTrainedModel, name: str, model_name: str) -> Site:

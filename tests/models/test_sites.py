@@ -17,6 +17,7 @@ from tests.models.tiny_families import (
     VOCABULARY,
     WIDTH,
     family,
+    heads_by_layer,
     one_expert_a_token,
     unknown_architecture,
     wrap,
@@ -64,7 +65,7 @@ def test_an_unknown_architecture_lists_modules() -> None:
         ("layers.1.residual", "unknown site 'layers.1.residual': did you mean layers.1.resid"),
         ("layers.3.resid", "'layers.3.resid': llama has 3 layers, numbered 0 to 2"),
         ("embedding", "attn.out,mlp.in,mlp.hidden,mlp.out,attn.head.H} with N from 0 to 2"),
-        ("layers.1.attn.head.4", "llama has 4 attention heads a layer, numbered 0 to 3"),
+        ("layers.1.attn.head.4", "layer 1 of llama has 4 attention heads, numbered 0 to 3"),
         ("layers.1.attn.head.x", "unknown site 'layers.1.attn.head.x'"),
         ("layers.9.attn.head.0", "llama has 3 layers"),
         ("logits.random.0", "logits.random.D with D from 1 to 64"),
@@ -102,6 +103,20 @@ def test_a_mixture_of_experts_has_no_single_hidden_layer(name: str) -> None:
         assert model.width(f"{block}.shared_expert.down_proj:in") == SHARED
     with pytest.raises(SememeError, match=r"act_fn' of .* does not give one vector a token"):
         model.width(f"{block}.experts.act_fn")
+
+
+def test_layers_may_have_different_numbers_of_heads() -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = wrap(heads_by_layer((4, 2)), "laguna")
+    assert model.width("layers.0.attn.heads") == 4 * 8
+    assert model.width("layers.1.attn.heads") == 2 * 8
+    assert dict(model.part_sites())["layers.N.attn.head.H"] == "8, H from 0 to 1 or 3"
+    with pytest.raises(UsageError, match="layer 1 of laguna has 2 attention heads"):
+        model.site("layers.1.attn.head.2")
+    sites = ["layers.1.attn.heads", "layers.1.attn.head.1"]
+    heads, second = read(model, torch.arange(12).view(2, 6), sites).values()
+    assert torch.equal(heads[..., 8:], second)
 
 
 def test_rows_sorted_by_expert_are_not_taken_for_tokens() -> None:

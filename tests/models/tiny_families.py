@@ -16,6 +16,8 @@ from transformers import (
     GPTNeoXForCausalLM,
     JetMoeConfig,
     JetMoeForCausalLM,
+    LagunaConfig,
+    LagunaForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
     MistralConfig,
@@ -101,6 +103,17 @@ MIXTURES: dict[str, Callable[[], PreTrainedModel]] = {
     "qwen3_moe": lambda: Qwen3MoeForCausalLM(Qwen3MoeConfig(**_EXPERTS)),
 }
 """Mixtures of experts: named sites but for the MLP's hidden layer, which every expert has."""
+
+
+def heads_by_layer(counts: tuple[int, ...]) -> PreTrainedModel:
+    """Return a model whose layers have these numbers of heads, of width 8."""
+    return LagunaForCausalLM(
+        LagunaConfig(
+            **{**_EXPERTS, "num_hidden_layers": len(counts)},
+            num_attention_heads_per_layer=list(counts),
+            shared_expert_intermediate_size=SHARED,
+        )
+    )
 
 
 def one_expert_a_token() -> PreTrainedModel:
