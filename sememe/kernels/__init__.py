@@ -15,10 +15,13 @@ from sememe.kernels.differentiable import (
     products,
     squared_distance,
 )
+from sememe.kernels.products import Products, collected
 
 __all__ = [
     "Code",
+    "Products",
     "centred",
+    "collected",
     "decode",
     "encode_batchtopk",
     "encode_positive",

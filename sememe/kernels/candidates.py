@@ -1,6 +1,5 @@
 """The loops of screening: which features a bf16 score leaves in the running, and their true scores.
 
-A key is the bits of a bf16 score as an int16 that orders as the scores do, negative ones included.
 The error of the score of row x and feature j is at most ``a[j] |x| + b[j] |x - x~| + c[j]``, beside
 the rounding of the score itself (:mod:`sememe.kernels.screening` derives it).
 """
@@ -8,8 +7,8 @@ the rounding of the score itself (:mod:`sememe.kernels.screening` derives it).
 import numpy as np
 
 from sememe.kernels.compiled import Array, compiled
-from sememe.kernels.selection import keep_largest, key_of, rank
-from sememe.kernels.vectors import LANES, bit_count, lowest_bit, reaching, to_keys
+from sememe.kernels.selection import key_of, rank
+from sememe.kernels.vectors import LANES, count_reaching, sift, survey
 
 ROUNDING = 1.01 * 2.0**-8
 """Largest relative error of rounding to bf16, and of what float32 loses on the way."""
@@ -53,14 +52,17 @@ def smallest_in_running(lower: float, error: float) -> float:
 
 
 @compiled
-def kth_maximum(maxima: Array, k: int) -> int:
-    """Return a non-negative key that at least ``k`` maxima reach, the largest; -1 if none is."""
+def kth_key(keys: Array, count: int, k: int) -> int:
+    """Return the largest non-negative key that ``k`` of the first ``count`` reach; -1 if none is.
+
+    ``count`` is rounded up to whole vectors.
+    """
     low, high = -1, 0x7F80
     while high - low > 1:
         middle = (low + high) >> 1
         reached = 0
-        for start in range(0, maxima.shape[0], LANES):
-            reached += bit_count(reaching(maxima, start, np.int16(middle)))
+        for start in range(0, count, LANES):
+            reached += count_reaching(keys, start, np.int16(middle))
         if reached >= k:
             low = middle
             if reached == k:
@@ -95,36 +97,35 @@ def scan(
 ) -> None:
     """Append the candidates among the bf16 ``scores`` (as int16) of features from ``first`` on.
 
-    A row's ``maxima`` are the largest keys so far of disjoint sets of features, so that ``k`` of
-    them bound the k-th largest score from below: with ``tighten`` they raise ``lower``, what a true
-    score must reach. ``widest`` and ``block`` are the largest a, b, c of all features and of these.
-    A count beyond what ``features`` holds says that the row has too many.
+    With ``k`` > 0 a row's ``maxima`` are the largest keys so far of disjoint sets of features, so
+    that ``k`` of them bound the k-th largest score from below: with ``tighten`` they raise
+    ``lower``, what a true score must reach. ``widest`` and ``block`` are the largest a, b, c of all
+    features and of these. ``features`` and ``keys`` have a vector more than there is room for
+    candidates; a larger count says that the row has too many.
     """
-    width, sets, room = scores.shape[1], maxima.shape[1], features.shape[1]
+    width, sets, across = scores.shape[1], maxima.shape[1], features.shape[1]
     for r in range(scores.shape[0]):
-        if counts[r] < 0:
+        count = np.int64(counts[r])
+        if not 0 <= count <= across - LANES:
             continue
-        line, most = scores[r], maxima[r]
-        for start in range(0, width, LANES):
-            to_keys(line, start, most, start % sets)
+        line, most = r * width, r * sets
+        if k > 0 and first == 0:
+            for start in range(0, width, LANES):
+                survey(scores, line + start, maxima, most + start % sets)
         if tighten:
-            key = kth_maximum(most, k)
+            key = kth_key(maxima[r], sets, k)
             if key >= 0:
-                value = value_of(key)
                 error = widest[0] * norms[r] + widest[1] * errors[r] + widest[2]
-                lower[r] = max(lower[r], value * (1 - ROUNDING) - error)
+                lower[r] = max(lower[r], value_of(key) * (1 - ROUNDING) - error)
         error = block[0] * norms[r] + block[1] * errors[r] + block[2]
         bound = np.int16(key_below(smallest_in_running(lower[r], error)))
-        count = counts[r]
         for start in range(0, width, LANES):
-            left = reaching(line, start, bound)
-            while left != 0:
-                j = start + lowest_bit(left)
-                if count < room:
-                    features[r, count] = first + j
-                    keys[r, count] = line[j]
-                count += 1
-                left &= left - np.uint32(1)
+            if k > 0 and first > 0:
+                survey(scores, line + start, maxima, most + start % sets)
+            place = r * across + count
+            count += sift(scores, line + start, bound, first + start, features, keys, place)
+            if count > across - LANES:
+                break
         counts[r] = count
 
 
@@ -139,32 +140,28 @@ def narrow(
     features: Array,
     keys: Array,
     count: int,
-    least: Array,
-    most: Array,
 ) -> int:
     """Keep the candidates of a row that its bounds leave in the running; return how many.
 
-    With ``k`` > 0 the k-th largest of their own lower bounds counts. ``least`` and ``most`` are
-    room for these bounds.
+    With ``k`` > 0 the k-th largest key counts, then each candidate's own error.
     """
     slack = widest[0] * norm + widest[1] * error + widest[2]
+    if k > 0 and count > k:
+        keys[count : count + LANES] = -1
+        key = kth_key(keys, count, k)
+        if key >= 0:
+            lower = max(lower, value_of(key) * (1 - ROUNDING) - slack)
     bound = key_below(smallest_in_running(lower, slack))
     kept = 0
     for e in range(count):
         features[kept], keys[kept] = features[e], keys[e]
         kept += keys[e] >= bound
-    count = kept
+    count, kept = kept, 0
     for e in range(count):
         f, value = features[e], value_of(keys[e])
         slack = bounds[f, 0] * norm + bounds[f, 1] * error + bounds[f, 2] + ROUNDING * abs(value)
-        least[e], most[e] = value - slack, value + slack
-    if k > 0 and count > k:
-        keep_largest(least, count, k)
-        lower = max(lower, least[:k].min())
-    kept = 0
-    for e in range(count):
-        features[kept] = features[e]
-        kept += most[e] >= lower
+        features[kept] = f
+        kept += value + slack >= lower
     return kept
 
 
@@ -215,16 +212,13 @@ def rescore(
     scores: Array,
 ) -> None:
     """Replace each row's candidates by those whose true score exceeds ``floor``, and write it."""
-    least, most = np.empty(features.shape[1]), np.empty(features.shape[1])
     for r in range(x.shape[0]):
         count = counts[r]
-        if count < 0 or count > features.shape[1]:
+        if not 0 <= count <= features.shape[1] - LANES:
             counts[r] = -1
             continue
         found, values = features[r], scores[r]
-        count = narrow(
-            norms[r], errors[r], widest, bounds, k, lower[r], found, keys[r], count, least, most
-        )  # fmt: skip
+        count = narrow(norms[r], errors[r], widest, bounds, k, lower[r], found, keys[r], count)
         true_scores(x[r], W, bias, found, count, values)
         kept = 0
         for e in range(count):

@@ -6,15 +6,22 @@ sums be vectorised; NaN and infinity keep their meaning.
 
 import inspect
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, ParamSpec, TypeVar, cast
 
 import numba
 import numpy as np
+import xxhash
 
 P = ParamSpec("P")
 R = TypeVar("R")
 Array = np.ndarray[Any, np.dtype[Any]]
 FASTMATH = {"contract", "reassoc", "nsz", "arcp"}
+SOURCES = xxhash.xxh3_128_hexdigest(
+    b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
+)
+"""What all kernels were compiled from: numba looks only at the file that a function is in, and
+would go on with a stale copy of what the function calls in others."""
 
 
 def compiled(function: Callable[P, R]) -> Callable[P, R]:
@@ -23,7 +30,9 @@ def compiled(function: Callable[P, R]) -> Callable[P, R]:
     plain = inspect.unwrap(function)
     settings = {"nogil": True, "error_model": "numpy", "fastmath": FASTMATH}
     try:
-        fast = numba.njit(cache=True, **settings)(plain)
+        fast: Any = numba.njit(cache=True, **settings)(plain)
+        if hasattr(fast, "_cache"):  # not where NUMBA_DISABLE_JIT is set
+            fast._cache._cache_file._source_stamp = SOURCES
     except RuntimeError:  # nowhere to write a cache
         fast = numba.njit(**settings)(plain)
     return cast("Callable[P, R]", fast)
@@ -111,18 +120,30 @@ def transpose(indices: Array, coefficients: Array, starts: Array, row: Array, we
 
 
 @compiled
-def weight_gradient_rows(
-    starts: Array, row: Array, weight: Array, x: Array, out: Array, bias: Array, first: int
-) -> None:
-    """Write the gradient rows of the features from ``first`` on, each summed in order of row."""
+def entry_sums(starts: Array, weight: Array, out: Array) -> None:
+    """Write the sum of every feature's entries."""
     for f in range(out.shape[0]):
-        begin, end = starts[first + f], starts[first + f + 1]
-        out[f, :] = 0
-        add_rows(out[f], x, row[begin:end], weight[begin:end], end - begin)
-        total = bias.dtype.type(0)
-        for e in range(begin, end):
+        total = out.dtype.type(0)
+        for e in range(starts[f], starts[f + 1]):
             total += weight[e]
-        bias[f] = total
+        out[f] = total
+
+
+@compiled
+def product_row(starts: Array, row: Array, weight: Array, x: Array, f: int, out: Array) -> None:
+    """Write row ``f`` of a gradient, its entries summed in their order."""
+    begin, end = starts[f], starts[f + 1]
+    out[:] = 0
+    add_rows(out, x, row[begin:end], weight[begin:end], end - begin)
+
+
+@compiled
+def product_rows(
+    starts: Array, row: Array, weight: Array, x: Array, out: Array, first: int
+) -> None:
+    """Write the gradient rows of the features from ``first`` on."""
+    for f in range(out.shape[0]):
+        product_row(starts, row, weight, x, first + f, out[f])
 
 
 @compiled
@@ -144,41 +165,3 @@ def differences(a: Array, b: Array, factor: float, out: Array) -> None:
         p, q, o = a[r], b[r], out[r]
         for j in range(p.shape[0]):
             o[j] = by * (p[j] - q[j])
-
-
-@compiled
-def adam_span(
-    parameter: Array,
-    gradient: Array,
-    first: Array,
-    second: Array,
-    rate: float,
-    beta1: float,
-    beta2: float,
-    correction2: float,
-    epsilon: float,
-    unit_rows: bool,
-) -> None:
-    """Step the given rows by Adam; ``rate`` holds the first moment's bias correction."""
-    rows, width = parameter.shape
-    cast_to = parameter.dtype.type
-    b1, b2, eps, lr = cast_to(beta1), cast_to(beta2), cast_to(epsilon), cast_to(rate)
-    a1, a2, c2 = cast_to(1 - beta1), cast_to(1 - beta2), cast_to(1 / correction2)
-    for r in range(rows):
-        p, g, m, v = parameter[r], gradient[r], first[r], second[r]
-        along = cast_to(0)
-        if unit_rows:
-            for j in range(width):
-                along += g[j] * p[j]
-        for j in range(width):
-            slope = g[j] - along * p[j]
-            m[j] = b1 * m[j] + a1 * slope
-            v[j] = b2 * v[j] + a2 * slope * slope
-            p[j] -= lr * m[j] / (np.sqrt(v[j] * c2) + eps)
-        if unit_rows:
-            square = cast_to(0)
-            for j in range(width):
-                square += p[j] * p[j]
-            shrink = cast_to(1) / np.sqrt(square)
-            for j in range(width):
-                p[j] *= shrink

@@ -13,10 +13,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import pad
 
-from sememe.kernels import candidates, compiled, screening, selection
+from sememe.kernels import candidates, compiled, screening, selection, updates
 from sememe.kernels.code import Code
 from sememe.kernels.compiled import Array
 from sememe.kernels.memory import empty, scratch
+from sememe.kernels.products import Products
+from sememe.kernels.reference import column_factors
 from sememe.kernels.screening import Encoder, Found
 from sememe.kernels.workers import share_out
 
@@ -230,18 +232,30 @@ def weight_gradient(
     features: int,
 ) -> tuple[Float[Tensor, "features width"], Float[Tensor, " features"]]:
     """See :func:`sememe.kernels.reference.weight_gradient`."""
-    starts = np.empty(features + 1, np.int64)
-    row = np.empty(indices.numel(), np.int32)
-    weight = np.empty(indices.numel(), np.float32)
-    compiled.transpose(_array(indices), _array(coefficients), starts, row, weight)
-    out, bias = empty(features, x.shape[1]), empty(features)
-    r, o, s = _array(x), out.numpy(), bias.numpy()
+    products, bias = products_of(indices, coefficients, x, features)
+    out = empty(features, x.shape[1])
+    starts, row, weight, rows = (part.numpy() for part in products)
+    o = out.numpy()
     share_out(
-        lambda a, b: compiled.weight_gradient_rows(starts, row, weight, r, o[a:b], s[a:b], a),
-        features,
-        FEATURES,
+        lambda a, b: compiled.product_rows(starts, row, weight, rows, o[a:b], a), features, FEATURES
     )
     return out, bias
+
+
+def products_of(
+    indices: Int[Tensor, "rows k"],
+    coefficients: Float[Tensor, "rows k"],
+    x: Float[Tensor, "rows width"],
+    features: int,
+) -> tuple[Products, Float[Tensor, " features"]]:
+    """Return what :func:`weight_gradient` does, the first part not added up."""
+    entries = indices.numel()
+    starts, row = torch.empty(features + 1, dtype=torch.int64), empty(entries, dtype=np.int32)
+    weight, bias = empty(entries), empty(features)
+    s, r, w = starts.numpy(), row.numpy(), weight.numpy()
+    compiled.transpose(_array(indices), _array(coefficients), s, r, w)
+    compiled.entry_sums(s, w, bias.numpy())
+    return Products(starts, row, weight, _plain(x)), bias
 
 
 def squared_distance(
@@ -265,8 +279,8 @@ def difference(
 
 def adam_rows(
     parameter: Float[Tensor, "features width"],
-    gradient: Float[Tensor, "features width"],
-    first: Float[Tensor, "features width"],
+    gradient: Float[Tensor, "features width"] | Products,
+    first: Float[Tensor, "features width"] | None,
     second: Float[Tensor, "features width"],
     *,
     step: int,
@@ -276,13 +290,51 @@ def adam_rows(
     unit_rows: bool,
 ) -> None:
     """See :func:`sememe.kernels.reference.adam_rows`."""
-    p, g = parameter.detach().numpy(), _array(gradient)
-    m, v = first.numpy(), second.numpy()
+    p, g = parameter.detach().numpy(), _gradient(gradient)
+    m = _NOTHING if first is None else first.numpy()
     rate = learning_rate / (1 - betas[0] ** step)
     settings = (rate, *betas, 1 - betas[1] ** step, epsilon, unit_rows)
+    v = second.numpy()
+    share_out(lambda a, b: updates.adam_span(a, b, p, g, m, v, *settings), len(p), FEATURES)
+
+
+def adafactor_rows(
+    parameter: Float[Tensor, "features width"],
+    gradient: Float[Tensor, "features width"] | Products,
+    rows: Float[Tensor, " features"],
+    columns: Float[Tensor, " width"],
+    *,
+    step: int,
+    learning_rate: float,
+    beta: float,
+    epsilon: float,
+    unit_rows: bool,
+) -> None:
+    """See :func:`sememe.kernels.reference.adafactor_rows`."""
+    p, g, r = parameter.detach().numpy(), _gradient(gradient), rows.numpy()
+    factors = column_factors(columns).numpy()
+    squares = np.empty((-(-len(p) // FEATURES), p.shape[1]), np.float32)
+    settings = (learning_rate, beta, 1 - beta**step, epsilon, unit_rows)
     share_out(
-        lambda a, b: compiled.adam_span(p[a:b], g[a:b], m[a:b], v[a:b], *settings), len(p), FEATURES
+        lambda a, b: updates.adafactor_span(
+            a, b, p, g, r, factors, squares[a // FEATURES], *settings
+        ),
+        len(p),
+        FEATURES,
     )
+    columns.lerp_(torch.from_numpy(squares.sum(0) / len(p)), 1 - beta)
+
+
+_NOTHING = np.empty((0, 0), np.float32)
+
+
+def _gradient(gradient: Tensor | Products) -> updates.Gradient:
+    """Return the gradient as the loops take it."""
+    if isinstance(gradient, Products):
+        starts, row, weight, x = (part.numpy() for part in gradient)
+        return updates.Gradient(_NOTHING, starts, row, weight, x)
+    none = np.empty(0, np.int64), np.empty(0, np.int32), np.empty(0, np.float32)
+    return updates.Gradient(_array(gradient), *none, x=_NOTHING)
 
 
 def _plain(tensor: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from sememe.kernels.choice import kernels_for
 from sememe.kernels.code import Code
+from sememe.kernels.products import place_for
 
 
 def encode_topk(
@@ -158,7 +159,7 @@ class _Encode(torch.autograd.Function):
         x, W_enc, indices, values = ctx.saved_tensors
         gradient = gradient * (values != 0)
         kernels = kernels_for(x)
-        weight, bias = kernels.weight_gradient(indices, gradient, x, W_enc.shape[0])
+        weight, bias = _to_weights(indices, gradient, x, W_enc)
         to_x = None
         if ctx.needs_input_grad[1] and ctx.sum_suffices:
             to_x = (bias @ W_enc / len(x)).expand_as(x)
@@ -210,7 +211,7 @@ class _Decode(torch.autograd.Function):
         if ctx.needs_input_grad[1]:
             to_values = kernels.code_gradient(indices, there, W, gradient)
         if ctx.needs_input_grad[2]:
-            to_W = kernels.weight_gradient(indices, values, gradient, W.shape[0])[0]
+            to_W, _ = _to_weights(indices, values, gradient, W)
         return None, to_values, to_W, None
 
 
@@ -236,3 +237,18 @@ class _SquaredDistance(torch.autograd.Function):
             to_rebuilt = kernels_for(target).difference(rebuilt, target, 2 * gradient)
             to_target = -to_rebuilt if ctx.needs_input_grad[0] else None
         return to_target, to_rebuilt
+
+
+def _to_weights(
+    indices: Int[Tensor, "rows k"],
+    coefficients: Float[Tensor, "rows k"],
+    x: Float[Tensor, "rows width"],
+    W: Float[Tensor, "features width"],
+) -> tuple[Float[Tensor, "features width"] | None, Float[Tensor, " features"]]:
+    """Return the gradients of weights and bias; none of weights where it is collected."""
+    kernels, pending = kernels_for(x), place_for(W)
+    if pending is None or not hasattr(kernels, "products_of"):
+        weight, bias = kernels.weight_gradient(indices, coefficients, x, len(W))
+        return weight, bias
+    pending[W.data_ptr()], bias = kernels.products_of(indices, coefficients, x, len(W))
+    return None, bias

@@ -27,6 +27,7 @@ CANDIDATES = 2**25
 
 squared_distance = reference.squared_distance
 difference = reference.difference
+adafactor_rows = reference.adafactor_rows
 
 
 def encode_topk(
@@ -148,7 +149,7 @@ def weight_gradient(
 def adam_rows(
     parameter: Float[Tensor, "features width"],
     gradient: Float[Tensor, "features width"],
-    first: Float[Tensor, "features width"],
+    first: Float[Tensor, "features width"] | None,
     second: Float[Tensor, "features width"],
     *,
     step: int,
@@ -157,7 +158,13 @@ def adam_rows(
     epsilon: float,
     unit_rows: bool,
 ) -> None:
-    """See :func:`sememe.kernels.reference.adam_rows`."""
+    """See :func:`sememe.kernels.reference.adam_rows`, which steps where there is no ``first``."""
+    if first is None:
+        reference.adam_rows(
+            parameter, gradient, None, second, step=step, learning_rate=learning_rate, betas=betas,
+            epsilon=epsilon, unit_rows=unit_rows,
+        )  # fmt: skip
+        return
     rows, width = parameter.shape
     block = triton.next_power_of_2(width) if unit_rows else SPAN
     _run(

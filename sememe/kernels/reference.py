@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from sememe.kernels.code import Code
+from sememe.kernels.products import Products
 
 CHUNK = 512
 
@@ -151,8 +152,8 @@ def difference(
 
 def adam_rows(
     parameter: Float[Tensor, "features width"],
-    gradient: Float[Tensor, "features width"],
-    first: Float[Tensor, "features width"],
+    gradient: Float[Tensor, "features width"] | Products,
+    first: Float[Tensor, "features width"] | None,
     second: Float[Tensor, "features width"],
     *,
     step: int,
@@ -164,14 +165,61 @@ def adam_rows(
     """One step of Adam on ``parameter`` and its moments, in place.
 
     With ``unit_rows`` the part of the gradient along each row is taken away first, and rows are
-    scaled back to norm 1 after the step. ``step`` counts from 1.
+    scaled back to norm 1 after the step. ``step`` counts from 1. There is no ``first`` where its
+    beta is 0.
     """
-    if unit_rows:
-        along = (gradient * parameter).sum(1, keepdim=True)
-        gradient = gradient - along * parameter
-    first.mul_(betas[0]).add_(gradient, alpha=1 - betas[0])
+    gradient = _across(parameter, gradient, unit_rows)
+    moved = gradient
+    if first is not None:
+        moved = first.mul_(betas[0]).add_(gradient, alpha=1 - betas[0])
     second.mul_(betas[1]).addcmul_(gradient, gradient, value=1 - betas[1])
     scale = (second / (1 - betas[1] ** step)).sqrt_().add_(epsilon)
-    parameter.addcdiv_(first, scale, value=-learning_rate / (1 - betas[0] ** step))
+    parameter.addcdiv_(moved, scale, value=-learning_rate / (1 - betas[0] ** step))
     if unit_rows:
         parameter.div_(parameter.norm(dim=1, keepdim=True))
+
+
+def adafactor_rows(
+    parameter: Float[Tensor, "features width"],
+    gradient: Float[Tensor, "features width"] | Products,
+    rows: Float[Tensor, " features"],
+    columns: Float[Tensor, " width"],
+    *,
+    step: int,
+    learning_rate: float,
+    beta: float,
+    epsilon: float,
+    unit_rows: bool,
+) -> None:
+    """One step of Adafactor (1804.04235) on ``parameter`` and its moments, in place.
+
+    The mean squared gradient of an element is estimated by those of its row and its column:
+    ``rows`` x ``columns`` / mean(``columns``). Those of columns are of the steps before, so that a
+    row needs its own gradient alone. Without momentum, clipping and relative steps, which are the
+    paper's too; ``unit_rows`` as for Adam.
+    """
+    gradient = _across(parameter, gradient, unit_rows)
+    square = gradient.square()
+    rows.lerp_(square.mean(1), 1 - beta)
+    scale = (rows / (1 - beta**step)).sqrt_().add_(epsilon)
+    parameter.sub_(gradient * (learning_rate / scale)[:, None] * column_factors(columns))
+    if unit_rows:
+        parameter.div_(parameter.norm(dim=1, keepdim=True))
+    columns.lerp_(square.mean(0), 1 - beta)
+
+
+def column_factors(columns: Float[Tensor, " width"]) -> Float[Tensor, " width"]:
+    """Return what Adafactor multiplies each column's step by; 1 for one without gradients so far.
+
+    At least one column has to have had some; before that all are 1.
+    """
+    factors = (columns.mean() / columns).sqrt()
+    return factors.where(columns > 0, 1.0)
+
+
+def _across(
+    parameter: Float[Tensor, "features width"], gradient: Tensor | Products, unit_rows: bool
+) -> Float[Tensor, "features width"]:
+    """Return the gradient added up, with ``unit_rows`` without what is along each row."""
+    summed = gradient.dense() if isinstance(gradient, Products) else gradient
+    return summed - (summed * parameter).sum(1, keepdim=True) * parameter if unit_rows else summed

@@ -159,19 +159,19 @@ def _find(
     sets = LANES * max(4, -(-2 * k // LANES))
     maxima = scratch("maxima", (rows, sets), np.int16)
     maxima[:] = np.iinfo(np.int16).min
-    features = scratch("features", (rows, room), np.int32)
-    keys = scratch("keys", (rows, room), np.int16)
+    features = scratch("features", (rows, room + LANES), np.int32)
+    keys = scratch("keys", (rows, room + LANES), np.int16)
     for number, block in enumerate(encoder.blocks):
         part = encoder.low[number * BLOCK : (number + 1) * BLOCK]
         bits = scratch("low scores", (rows, len(part)), np.int16)
         torch.mm(low, part.T, out=torch.from_numpy(bits).view(torch.bfloat16))
-        # The bound rises ever more slowly: look at it after 1, 2, 4 ... blocks, and after the last.
-        tighten = k > 0 and ((number & (number + 1)) == 0 or number + 1 == len(encoder.blocks))
+        # The bound rises ever more slowly: look at it at the first, second, third, fifth ... block.
+        tighten = k > 0 and (number & (number - 1)) == 0
         candidates.scan(
             bits, number * BLOCK, k, tighten, norms, errors, widest, block, maxima, lower, features,
             keys, counts,
         )  # fmt: skip
-    scores = scratch("scores", (rows, room), np.float32)
+    scores = scratch("scores", (rows, room + LANES), np.float32)
     candidates.rescore(
         norms, errors, widest, encoder.bounds, k, floor, lower, line, encoder.W.numpy(),
         encoder.bias.numpy(), features, keys, counts, scores,

@@ -81,16 +81,20 @@ def collect(scores: Array, maxima: Array, bound: int, keys: Array) -> int:
 @compiled
 def rank(keys: Array, count: int, k: int, indices: Array, values: Array) -> None:
     """Write what the ``k`` largest of ``keys[:count]`` stand for, largest first, then zeros."""
-    if count > k:
+    if count > 2 * k:
         keep_largest(keys, count, k)
         count = k
-    keys[:count].sort()
-    for j in range(count):
-        key = keys[count - 1 - j]
-        indices[j] = 0xFFFFFFFF - (key & 0xFFFFFFFF)
-        values[j] = key >> 32
-    indices[count:] = 0
-    values[count:] = 0
+    for e in range(count):
+        key = keys[e]
+        place = np.int64(0)
+        for other in range(count):  # no two are equal; vectorised, this beats sorting
+            place += np.int64(keys[other] > key)
+        if place < k:
+            indices[place] = 0xFFFFFFFF - (key & 0xFFFFFFFF)
+            values[place] = key >> 32
+    if count < k:
+        indices[count:] = 0
+        values[count:] = 0
 
 
 @compiled

@@ -15,6 +15,7 @@ from sememe.training.revival import Resampling
 TUNED_AT = 2304
 """Features of the runs in which the default learning rate was found (LOG.md)."""
 NORMS = ("unit", "free")
+OPTIMISERS = ("adam", "adafactor")
 FEWEST_SHARING = 16
 
 
@@ -58,10 +59,12 @@ class TrainConfig:
     """Norms of decoder rows while training: unit, or free (a penalty then weighs them)."""
     skip: bool = False
     """A matrix from input to output beside the features (transcoders)."""
+    optimiser: str = "adam"
+    """adam, or adafactor: as good here (LOG.md), and next to nothing beside the weights to keep."""
     beta1: float = 0.9
-    """Adam's memory of the gradient."""
+    """Adam's memory of the gradient; adafactor has none."""
     beta2: float = 0.999
-    """Adam's memory of the squared gradient."""
+    """Memory of the squared gradient."""
     clip: float = 0.0
     """Largest norm of the whole gradient; 0 leaves gradients as they are."""
     seed: int = 0
@@ -72,6 +75,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         check_choice("initialisation", self.initialisation, INITIALISATIONS)
         check_choice("norms", self.norms, NORMS)
+        check_choice("optimiser", self.optimiser, OPTIMISERS)
         for name in ("features", "passes", "batch", "checkpoint_every"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} is {getattr(self, name)}; expected 1 or more")

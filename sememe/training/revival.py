@@ -48,7 +48,7 @@ class Resampling:
 @torch.no_grad()
 def resample(
     dictionary: Dictionary,
-    moments: dict[str, Tensor],
+    forget: Callable[[Tensor], None],
     dead: Int[Tensor, " dead"],
     batches: Callable[[], Iterator[Pair]],
     rule: Resampling,
@@ -60,7 +60,7 @@ def resample(
     them are rebuilt, and each is drawn with a probability that goes as its squared error's square.
     A dead feature's decoder row becomes the target drawn, its encoder row the input drawn at
     ``rule.encoder_norm`` of the living rows' mean norm, both by direction alone and not centred;
-    its bias 0, its extras those of a new dictionary, and the optimiser forgets it.
+    its bias 0, its extras those of a new dictionary, and the optimiser is told to forget it.
     """
     if not len(dead):
         return
@@ -85,9 +85,7 @@ def resample(
     first = dictionary.config.nonlinearity.parameters(dictionary.config.features)
     for name, value in first.items():
         dictionary.learnt[name][dead] = value.to(dead.device)[dead]
-    for name, moment in moments.items():
-        if name.split(".", 1)[1] not in ("b_dec", "W_skip"):
-            moment[dead] = 0
+    forget(dead)
 
 
 def _rows(batches: Iterator[Pair], wanted: Int[Tensor, " dead"]) -> Pair:

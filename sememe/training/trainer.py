@@ -11,9 +11,9 @@ from sememe.dictionaries.initialisation import INITIALISATIONS, geometric_median
 from sememe.dictionaries.objectives import Step
 from sememe.dictionaries.scores import Activity
 from sememe.errors import SememeError, UsageError
-from sememe.kernels import Code, memory, squared_distance
+from sememe.kernels import Code, collected, memory, squared_distance
 from sememe.training.config import TrainConfig
-from sememe.training.optimiser import Adam
+from sememe.training.optimiser import Adafactor, Adam, Optimiser
 from sememe.training.revival import resample
 from sememe.training.schedules import fall, rise
 from sememe.training.streams import ActivationStream
@@ -34,7 +34,7 @@ class Trainer:
 
     Attributes:
         dictionary: The dictionary as it is now.
-        adam: The optimiser and its moments.
+        optimiser: The optimiser and its moments.
         silent: Activations since each feature last fired.
         frequency: Share of recent activations on which each feature fired.
         step: Steps done.
@@ -84,8 +84,11 @@ class Trainer:
         self.active = 0.0
         """Smoothed share of variance unexplained, and smoothed number of active features."""
         self._first_weights(stream.sample(SAMPLE_ROWS))
-        self.adam = Adam(
-            self.dictionary, (config.beta1, config.beta2), unit_rows=config.norms == "unit"
+        unit = config.norms == "unit"
+        self.optimiser: Optimiser = (
+            Adafactor(self.dictionary, config.beta2, unit_rows=unit)
+            if config.optimiser == "adafactor"
+            else Adam(self.dictionary, (config.beta1, config.beta2), unit_rows=unit)
         )
 
     def split(
@@ -129,10 +132,11 @@ class Trainer:
             raise FloatingPointError(f"the loss is {float(loss)}")
         if self.unexplained > DIVERGED and self._rebuilds:
             raise FloatingPointError(f"the unexplained share of variance is {self.unexplained:.1f}")
-        loss.backward()
+        with collected(whole=bool(config.clip)) as products:
+            loss.backward()
         rising = rise(self.step, self.steps, config.warm_up)
         falling = fall(self.step, self.steps, config.decay)
-        self.adam.step(config.rate() * rising * falling, config.clip)
+        self.optimiser.step(config.rate() * rising * falling, products, config.clip)
         extra = dictionary.encoder().extra
         if nonlinearity != config.nonlinearity:  # while k is on its way only the last step counts
             for name, value in nonlinearity.estimates().items():
@@ -161,7 +165,12 @@ class Trainer:
     def tensors(self) -> dict[str, Tensor]:
         """Return the tensors of a checkpoint."""
         weights = {f"weights.{name}": v for name, v in self.dictionary.state_dict().items()}
-        return {**weights, **self.adam.moments, "silent": self.silent, "frequency": self.frequency}
+        return {
+            **weights,
+            **self.optimiser.moments,
+            "silent": self.silent,
+            "frequency": self.frequency,
+        }
 
     def state(self) -> dict[str, Any]:
         """Return the numbers of a checkpoint.
@@ -175,11 +184,11 @@ class Trainer:
         """Go on from a checkpoint."""
         weights = {n.removeprefix("weights."): t for n, t in tensors.items() if "weights." in n}
         self.dictionary.load_state_dict(weights)
-        for name, moment in self.adam.moments.items():
+        for name, moment in self.optimiser.moments.items():
             moment.copy_(tensors[name])
         self.silent.copy_(tensors["silent"])
         self.frequency.copy_(tensors["frequency"])
-        self.step = self.adam.steps = state["step"]
+        self.step = self.optimiser.steps = state["step"]
         self.unexplained, self.active = state["unexplained"], state["active"]
 
     @torch.no_grad()
@@ -271,7 +280,7 @@ class Trainer:
         seed = config.seed + RESAMPLING_SEED + self.step
         resample(
             self.dictionary,
-            self.adam.moments,
+            self.optimiser.forget,
             dead,
             lambda: map(self.split, self.stream.batches(batch, 1, seed)),
             rule,

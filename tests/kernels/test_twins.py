@@ -116,31 +116,81 @@ def test_decode_and_its_gradients_agree_with_dense_algebra(rows, width, features
         torch.testing.assert_close(bias.double(), D.sum(0), atol=1e-4, rtol=1e-4)
 
 
+def entries(generator, rows=500, k=7, features=300, width=33):
+    """Return a gradient as products, some features without any entry."""
+    indices = torch.randint(0, features - 20, (rows, k), generator=generator, dtype=torch.int32)
+    coefficients = torch.randn(rows, k, generator=generator)
+    coefficients[::3, 0] = 0
+    return indices, coefficients, torch.randn(rows, width, generator=generator)
+
+
+def added_up(indices, coefficients, x, features):
+    dense = torch.zeros(len(x), features, dtype=torch.float64)
+    dense.scatter_add_(1, indices.long(), coefficients.double())
+    return dense.T @ x.double()
+
+
+@pytest.mark.parametrize("as_products", [False, True])
 @pytest.mark.parametrize("unit_rows", [False, True])
-def test_adam_agrees_with_its_twin_over_several_steps(unit_rows):
+@pytest.mark.parametrize("optimiser", ["adam", "adam without momentum", "adafactor"])
+def test_optimisers_agree_with_their_twins_over_several_steps(optimiser, unit_rows, as_products):
     generator = torch.Generator().manual_seed(0)
     start = torch.nn.functional.normalize(torch.randn(300, 33, generator=generator), dim=1)
-    gradients = [torch.randn(300, 33, generator=generator) for _ in range(5)]
+    gradients = [entries(generator) for _ in range(5)]
     ended = []
     for kernels in (cpu, reference):
-        p, m, v = start.clone(), torch.zeros(300, 33), torch.zeros(300, 33)
+        p = start.clone() if kernels is cpu else start.double()
+        kind = p.new_zeros
+        moments = {
+            "adam": (kind(300, 33), kind(300, 33)),
+            "adam without momentum": (None, kind(300, 33)),
+            "adafactor": (kind(300), kind(33)),
+        }[optimiser]
+        betas = {"beta": 0.999} if optimiser == "adafactor" else {"betas": (0.9, 0.999)}
+        if optimiser == "adam without momentum":
+            betas = {"betas": (0.0, 0.999)}
         for step, gradient in enumerate(gradients, 1):
-            kernels.adam_rows(
+            products, _ = cpu.products_of(*gradient, 300)
+            exact = added_up(*gradient, 300).to(p.dtype)
+            move = kernels.adafactor_rows if optimiser == "adafactor" else kernels.adam_rows
+            move(
                 p,
-                gradient.clone(),
-                m,
-                v,
+                products if as_products and kernels is cpu else exact,
+                *moments,
                 step=step,
                 learning_rate=1e-2,
-                betas=(0.9, 0.999),
                 epsilon=1e-8,
                 unit_rows=unit_rows,
+                **betas,
             )
-        ended.append((p, m, v))
+        ended.append((p, *(moment for moment in moments if moment is not None)))
     for ours, twin in zip(*ended, strict=True):
-        torch.testing.assert_close(ours, twin, atol=1e-6, rtol=1e-5)
+        torch.testing.assert_close(ours.double(), twin, atol=2e-5, rtol=1e-4)
     if unit_rows:
         torch.testing.assert_close(ended[0][0].norm(dim=1), torch.ones(300), atol=1e-6, rtol=0)
+
+
+def test_products_add_up_to_the_gradient():
+    gradient = entries(torch.Generator().manual_seed(1))
+    products, bias = cpu.products_of(*gradient, 300)
+    close = {"atol": 1e-5, "rtol": 1e-4}
+    torch.testing.assert_close(products.dense().double(), added_up(*gradient, 300), **close)
+    ones = torch.ones(500, 1)
+    torch.testing.assert_close(bias.double(), added_up(*gradient[:2], ones, 300)[:, 0], **close)
+
+
+def test_adafactor_estimates_each_second_moment_by_its_row_and_column():
+    """Where squared gradients are products of rows and columns, steps are those of signs."""
+    generator = torch.Generator().manual_seed(0)
+    rows, columns = torch.rand(40, generator=generator) + 0.1, torch.rand(9, generator=generator)
+    gradient = rows[:, None] * (columns + 0.1) * torch.randn(40, 9, generator=generator).sign()
+    p, r, c = torch.zeros(40, 9), torch.zeros(40), torch.zeros(9)
+    for step in range(1, 30):
+        before = p.clone()
+        cpu.adafactor_rows(
+            p, gradient, r, c, step=step, learning_rate=0.5, beta=0.99, epsilon=0.0, unit_rows=False
+        )
+    torch.testing.assert_close(p - before, -0.5 * gradient.sign(), atol=1e-5, rtol=1e-5)
 
 
 def test_adam_without_unit_rows_is_torchs_adam():

@@ -28,7 +28,13 @@ CONFIG = TrainConfig(
 )
 
 
-ALL = {**KINDS, "resampled": {"resampling": Resampling(every=11, times=9, silent=3, rows=900)}}
+RESAMPLING = {"resampling": Resampling(every=11, times=9, silent=3, rows=900)}
+ALL = {
+    **KINDS,
+    "resampled": RESAMPLING,
+    "adafactor": {"optimiser": "adafactor", **RESAMPLING},
+    "without momentum": {"beta1": 0.0},
+}
 
 
 class StoppedError(Exception):

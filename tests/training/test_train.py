@@ -1,5 +1,6 @@
 """Training finds true features, keeps its rules at every step, and refuses what cannot work."""
 
+import itertools
 from dataclasses import dataclass, field, replace
 
 import pytest
@@ -238,6 +239,22 @@ def test_the_model_can_be_part_of_the_objective(tmp_path):
         train(stream, config, tmp_path / "e")
 
 
+@pytest.mark.parametrize("optimiser", ["adam", "adafactor"])
+def test_gradients_left_as_products_step_as_gradients_added_up(optimiser):
+    """A clip that never clips makes every gradient whole; AuxK adds to some of either sort."""
+    ended = []
+    for clip in (0.0, 1e12):
+        stream, _ = world(rows=2000)
+        config = small(optimiser=optimiser, objective=(Reconstruction(), AuxK()), dead_tokens=200)
+        trainer = Trainer(stream, replace(config, clip=clip), stream.sites, stream.sites)
+        for rows in itertools.islice(stream.batches(config.batch, 1, 0), 6):
+            trainer.advance(rows)
+        assert (trainer.silent >= trainer.dead_after).any()
+        ended.append(trainer.dictionary)
+    for ours, whole in zip(*(d.parameters() for d in ended), strict=True):
+        torch.testing.assert_close(ours, whole, atol=1e-4, rtol=1e-3)
+
+
 def test_resampling_points_dead_features_at_what_is_rebuilt_badly():
     """By the paper's steps, on a dictionary that rebuilds only the first of two directions."""
     config = small(features=6, nonlinearity=TopK(1), batch=100, passes=1)
@@ -250,14 +267,14 @@ def test_resampling_points_dead_features_at_what_is_rebuilt_badly():
         dictionary.W_dec.copy_(torch.eye(8)[[0, 2, 3, 4, 5, 6]])
         dictionary.W_enc[0] /= 3
         dictionary.b_enc.fill_(-0.1)
-        for moment in trainer.adam.moments.values():
+        for moment in trainer.optimiser.moments.values():
             moment.fill_(7.0)
     dead = torch.tensor([2, 5])
     rule = Resampling(rows=1000, encoder_norm=0.2)
     generator = torch.Generator().manual_seed(0)
     resample(
         dictionary,
-        trainer.adam.moments,
+        trainer.optimiser.forget,
         dead,
         lambda: iter([(x[:300], x[:300]), (x[300:], x[300:])]),
         rule,
@@ -270,7 +287,7 @@ def test_resampling_points_dead_features_at_what_is_rebuilt_badly():
         dictionary.W_enc[dead].detach(), 0.2 * living_norm * torch.eye(8)[[1, 1]]
     )
     assert dictionary.b_enc.tolist() == pytest.approx([-0.1, -0.1, 0, -0.1, -0.1, 0])
-    for name, moment in trainer.adam.moments.items():
+    for name, moment in trainer.optimiser.moments.items():
         if "b_dec" in name:
             assert (moment == 7).all()
         else:
