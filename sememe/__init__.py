@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from sememe.activations.harvest import harvest
     from sememe.activations.live import LiveStream
+    from sememe.activations.own import harvest_module
     from sememe.activations.store import Activations
     from sememe.activations.stream import MemoryStream, Stream
     from sememe.atlas.describe import describe
@@ -47,6 +48,7 @@ __all__ = [
     "describe",
     "evaluate",
     "harvest",
+    "harvest_module",
     "load_model",
     "map",
     "serve",
@@ -72,6 +74,7 @@ _PLACES = {
     "describe": "sememe.atlas.describe",
     "evaluate": "sememe.evaluation.evaluate",
     "harvest": "sememe.activations.harvest",
+    "harvest_module": "sememe.activations.own",
     "load_model": "sememe.models.load",
     "map": "sememe.job:map_model",
     "serve": "sememe.web.server",

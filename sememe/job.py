@@ -21,6 +21,7 @@ from sememe.errors import SememeError
 from sememe.evaluation.evaluate import Report, evaluate
 from sememe.models.language_model import LanguageModel
 from sememe.models.load import load_model
+from sememe.models.reading import check_replaceable
 from sememe.progress import Progress
 from sememe.training.config import TrainConfig
 from sememe.training.loop import train
@@ -131,6 +132,7 @@ def map_model(config: MapConfig, out: Path, *, progress: Progress | None = None)
     site = config.site or middle_site(model)
     width = model.width(site)
     check_context(model, config.harvest)
+    check_replaceable(model, site)  # as the evaluation will
     config.train.dictionary((site,), (site,), (width,), (width,))
     run = Run(out)
     done_before = is_finished(run.atlas)

@@ -121,10 +121,14 @@ def test_sites_lists_names_and_widths(
     tiny_directory: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cli.main(["sites", str(tiny_directory), "--json"])
-    sites = {row["site"]: row["width"] for row in json.loads(capsys.readouterr().out)["sites"]}
+    told = json.loads(capsys.readouterr().out)
+    sites = {row["site"]: row["width"] for row in told["sites"]}
     assert sites["layers.2.resid"] == 32
     assert sites["layers.0.mlp.hidden"] == 96
     assert sites["logits"] == 512
+    assert {"site": "layers.N.attn.head.H", "width": "8, H from 0 to 3"} in told["parts"]
+    cli.main(["sites", str(tiny_directory)])
+    assert "layers.N.attn.head.H" in capsys.readouterr().out
 
 
 def test_every_source_is_listed_with_its_licence(capsys: pytest.CaptureFixture[str]) -> None:

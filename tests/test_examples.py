@@ -9,6 +9,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+SMALL = {"sentences": ["300"]}
+"""Arguments that make an example short."""
 
 
 def test_there_are_examples() -> None:
@@ -19,7 +21,7 @@ def test_there_are_examples() -> None:
 def test_an_example_runs(path: Path, tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_WAIT_POLICY": "PASSIVE"}
     done = subprocess.run(
-        [sys.executable, str(path)],
+        [sys.executable, str(path), *SMALL.get(path.stem, [])],
         cwd=tmp_path,
         env=environment,
         capture_output=True,

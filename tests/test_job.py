@@ -6,11 +6,12 @@ import signal
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from sememe.errors import SememeError
+from sememe.errors import SememeError, UsageError
 from sememe.job import Run, map_model, middle_site
 from sememe.models.load import LanguageModel
 from tests.prose import prose, small_job
@@ -127,6 +128,15 @@ def test_other_arguments_in_the_same_place_are_refused(
     other = small_job(tiny_directory, prose(tmp_path / "text", seed=1))
     with pytest.raises(SememeError, match=r"sources=.*give another --out"):
         map_model(other, small_run)
+
+
+def test_a_site_that_cannot_be_evaluated_is_refused_before_any_work(
+    tmp_path: Path, tiny_directory: Path
+) -> None:
+    job = replace(small_job(tiny_directory, tmp_path), site="logits.random.4")
+    with pytest.raises(UsageError, match="can be read but not replaced"):
+        map_model(job, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_an_altered_shard_is_named(tmp_path: Path, tiny_directory: Path, small_run: Path) -> None:

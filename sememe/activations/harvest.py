@@ -5,25 +5,21 @@ on at the first shard that is missing, and writers could share the shards betwee
 shard are batched by length; rows are written in corpus order, whatever the batches were.
 """
 
-import json
 import shutil
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import safetensors.torch
 import torch
-from jaxtyping import Float
-from safetensors import SafetensorError, safe_open
 
 from sememe.activations.batches import window_batches
 from sememe.activations.rules import DTYPES, HarvestConfig, TokenRules, pilot
+from sememe.activations.shards import checked_square, finish_store, shard_bytes, shard_name
 from sememe.activations.store import Activations
-from sememe.artefacts import begin, is_finished, write_bytes, write_manifest
+from sememe.artefacts import begin, is_finished, write_bytes
 from sememe.corpora.corpus import Corpus, Windows
 from sememe.errors import SememeError, UsageError
 from sememe.models.load import LanguageModel
@@ -75,7 +71,7 @@ def harvest(
         rules = pilot(model, corpus, windows, sites, config)
     shards = shard_windows(windows.length, config.shard_rows)
     _check_space(out, model, sites, windows, rules.dtype)
-    names = [f"shard-{number:05d}.safetensors" for number in range(len(shards))]
+    names = [shard_name(number) for number in range(len(shards))]
     done = [(out / name).exists() for name in names]
     tokens = [int(windows.length[low:high].sum()) for low, high in shards]
     label = "harvest held-out" if held_out else "harvest"
@@ -93,7 +89,19 @@ def harvest(
         if pending is not None:
             pending.result()
     progress.finish()
-    return _finish(out, names, sites, arguments, rules, model, corpus)
+    return finish_store(
+        out,
+        names,
+        {site: model.width(site) for site in sites},
+        config=arguments,
+        made_from={
+            "model": model.hash,
+            "model_name": model.name,
+            "tokenizer": model.tokenizer.hash,
+            "corpus": corpus.hash,
+        },
+        rules=rules,
+    )
 
 
 def shard_windows(lengths: npt.NDArray[np.int64], shard_rows: int) -> list[tuple[int, int]]:
@@ -145,7 +153,7 @@ def _shard(
         kept[rows] = keep
         for site, activation in values.items():
             cast = activation.to(dtype)
-            squares[site] += _checked_square(activation[keep], cast[keep], site)
+            squares[site] += checked_square(activation[keep], cast[keep], site)
             stored[site][rows] = cast
         progress.advance(len(ids))
     starts, documents = (
@@ -160,91 +168,9 @@ def _shard(
         "position": position[kept].int(),
         "place": (starts + position)[kept],
     }
-    # one key: safetensors writes several in random order, and bytes must not depend on chance
     specials = int(torch.isin(token, torch.tensor(rules.special, dtype=torch.int32)).sum())
     left_out = {"special": specials, "sink": count - specials - int(kept.sum())}
-    facts = {"rows": int(kept.sum()), "squares": squares, "left_out": left_out}
-    return safetensors.torch.save(tensors, {"sememe": json.dumps(facts)})
-
-
-def _checked_square(
-    activation: Float[torch.Tensor, "rows width"],
-    stored: Float[torch.Tensor, "rows width"],
-    site: str,
-) -> float:
-    square = float(activation.double().pow(2).sum())
-    if np.isfinite(square) and not torch.isfinite(stored.sum()):
-        bad = ~torch.isfinite(stored)
-        if bad.any():
-            raise SememeError(
-                f"an activation of {float(activation[bad][0]):g} at {site} is too large for "
-                f"{stored.dtype}: store with --dtype bf16 or fp32"
-            )
-    if not np.isfinite(square):
-        raise SememeError(
-            f"the model computes NaN or infinity at {site}: try --model-dtype fp32, or leave out "
-            "the text that causes it"
-        )
-    return square
-
-
-def _finish(
-    out: Path,
-    names: list[str],
-    sites: Sequence[str],
-    arguments: dict[str, object],
-    rules: TokenRules,
-    model: LanguageModel,
-    corpus: Corpus,
-) -> Activations:
-    """Add up the shards' headers and write the manifest."""
-    shards: list[dict[str, Any]] = []
-    squares = dict.fromkeys(sites, 0.0)
-    left_out = {"special": 0, "sink": 0}
-    for name in names:
-        try:
-            with safe_open(out / name, framework="pt") as shard:
-                header = json.loads(shard.metadata()["sememe"])
-        except SafetensorError as error:
-            raise SememeError(
-                f"{out / name} is damaged ({error}): delete it and run the same command again"
-            ) from error
-        shards.append({"file": name, "rows": header["rows"]})
-        for site in sites:
-            squares[site] += header["squares"][site]
-        for reason in left_out:
-            left_out[reason] += header["left_out"][reason]
-    rows = sum(shard["rows"] for shard in shards)
-    if not rows:
-        raise SememeError("no tokens are left after the token rules; use other text")
-    facts = {}
-    for site in sites:
-        width, mean_square = model.width(site), squares[site] / rows
-        if mean_square == 0.0:
-            raise SememeError(f"every activation at {site} is zero: nothing can be learned there")
-        facts[site] = {
-            "width": width,
-            "scale": float((width / mean_square) ** 0.5),
-            "norm_limit": rules.norm_limits[site],
-        }
-    write_manifest(
-        out,
-        "activations",
-        config=arguments,
-        made_from={
-            "model": model.hash,
-            "model_name": model.name,
-            "tokenizer": model.tokenizer.hash,
-            "corpus": corpus.hash,
-        },
-        files=names,
-        rows=rows,
-        left_out=left_out,
-        shards=shards,
-        sites=facts,
-        rules=rules._asdict(),
-    )
-    return Activations.open(out, verify=False)
+    return shard_bytes(tensors, {"rows": int(kept.sum()), "squares": squares, "left_out": left_out})
 
 
 def check_corpus(

@@ -31,12 +31,14 @@ class Sites:
 
         with terminal_progress() as progress:
             model = load_model(self.model, accept_terms=self.accept_terms, progress=progress)
-            sites = model.sites()
+            sites, parts = model.sites(), model.part_sites()
         rows = [{"site": site.name, "width": site.width} for site in sites]
         if self.json:
-            show({"model": model.name, "sites": rows}, as_json=True)
+            others = [{"site": name, "width": width} for name, width in parts]
+            show({"model": model.name, "sites": rows, "parts": others}, as_json=True)
         else:
-            print_table(("site", "width"), [[site.name, site.width] for site in sites])
+            print_table(("site", "width"), sites)
+            print_table(("part of a site", "width"), parts)
 
 
 @dataclass(frozen=True, kw_only=True)

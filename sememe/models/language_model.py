@@ -5,11 +5,13 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from sememe.errors import SememeError
+from sememe.models.hooks import by_token, capture
 from sememe.models.sites import (
     Site,
     SiteInfo,
     find_module,
-    first_tensor,
+    head_count,
     layout_of,
     named_sites,
     resolve,
@@ -51,6 +53,7 @@ class LanguageModel:
         self.vocabulary = int(config.vocab_size)
         self.device = module.device
         self._sites: dict[str, Site] = {}
+        self._widths: dict[str, int] = {}
 
     def site(self, name: str) -> Site:
         """Return the place that ``name`` stands for; UsageError if there is none."""
@@ -59,21 +62,52 @@ class LanguageModel:
         return self._sites[name]
 
     def width(self, site: str) -> int:
-        """Return how many numbers an activation at ``site`` has."""
-        return _widths(self.module, [self.site(site)])[site]
+        """Return how many numbers an activation at ``site`` has.
+
+        UsageError for a site that the model lacks, SememeError for one without a vector a token.
+        """
+        if site not in self._widths:
+            self._widths |= _widths(self.module, self.vocabulary, [self.site(site)])
+        if site not in self._widths:
+            raise SememeError(
+                f"site {site!r} of {self.name} does not give one vector a token, in the order of "
+                "the tokens; choose another module"
+            )
+        return self._widths[site]
 
     def sites(self) -> list[SiteInfo]:
-        """Return every site with its width.
+        """Return every site with its width, but for the parts of sites (:meth:`part_sites`).
 
-        For an architecture without named sites these are the modules that give a tensor of
-        (batch, time, width), and ``logits``.
+        For an architecture without named sites these are the modules that give a vector for every
+        token, and ``logits``.
         """
         found = named_sites(self.module)
         if layout_of(self.module) is None:
             modules = [path for path, _ in self.module.named_modules() if path]
             found = [Site(f"module:{path}", path) for path in modules] + found
-        widths = _widths(self.module, found)
-        return [SiteInfo(site.name, widths[site.name]) for site in found if site.name in widths]
+        unknown = [site for site in found if site.name not in self._widths]
+        if unknown:
+            self._widths |= _widths(self.module, self.vocabulary, unknown)
+        return [
+            SiteInfo(site.name, self._widths[site.name])
+            for site in found
+            if site.name in self._widths
+        ]
+
+    def part_sites(self) -> list[tuple[str, str]]:
+        """Return how the sites that are parts of others are written, and how wide they are."""
+        sites = self.sites()
+        found = []
+        heads = [site for site in sites if site.name.endswith(".attn.heads")]
+        if heads:
+            counts = [head_count(self.module, self.site(site.name)) for site in heads]
+            widths = {site.width // count for site, count in zip(heads, counts, strict=True)}
+            last = {count - 1 for count in counts}
+            numbers = [" or ".join(map(str, sorted(each))) for each in (widths, last)]
+            found.append(("layers.N.attn.head.H", "{}, H from 0 to {}".format(*numbers)))
+        if any(site.name == "logits" for site in sites):
+            found += [("logits.random.D", "D"), ("logits.tokens.IDS", "as many as IDS")]
+        return found
 
     def logits(
         self, ids: Int[Tensor, "batch time"], *, grad: bool = False
@@ -125,33 +159,35 @@ def _norm_scale(norm: nn.Module | None) -> tuple[Tensor | float, bool]:
     return (plain if (seen - plain).norm() <= (seen - offset).norm() else offset), False
 
 
-def _widths(module: PreTrainedModel, sites: list[Site]) -> dict[str, int]:
-    """Return the widths of the ``sites`` that give a vector for every token; reads one token."""
-    widths: dict[str, int] = {}
+def _widths(module: PreTrainedModel, vocabulary: int, sites: list[Site]) -> dict[str, int]:
+    """Return the widths of the ``sites`` that give a vector for every token, in their order.
 
-    def note(site: Site, value: object) -> None:
-        tensor = first_tensor(value)
-        if tensor is not None and tensor.ndim == 3 and tensor.shape[:2] == (1, 1):
-            widths.setdefault(site.name, tensor.shape[2])
+    Reads 16 documents of two tokens, and where a module folds them into rows the same documents
+    the other way round: its rows have to turn round with them, which those of experts do not that
+    sort tokens by expert.
+    """
+    ids = (torch.arange(32, device=module.device) * max(1, vocabulary // 32) % vocabulary).view(
+        -1, 2
+    )
 
-    handles = []
+    def see(site: Site, tensor: Tensor | None) -> Tensor | None:
+        whole = by_token(tensor, ids.shape)
+        if whole is None or tensor is None:
+            return None
+        kept = whole if tensor.ndim == 2 else whole[:1, :1]
+        return site.part.take(kept) if site.part else kept
+
+    def look(ids: Tensor, sites: list[Site]) -> dict[str, Tensor]:
+        return capture(module, sites, lambda: module(input_ids=ids, use_cache=False), see)
+
+    there = look(ids, sites)
+    folded = [site for site in sites if site.name in there and len(there[site.name]) > 1]
+    turned = look(ids.flip(0), folded) if folded else {}
+    widths = {}
     for site in sites:
-        target = module.get_submodule(site.path)
-        if site.side == "in":
-            handles.append(
-                target.register_forward_pre_hook(lambda _m, args, site=site: note(site, args))
-            )
-        else:
-            handles.append(
-                target.register_forward_hook(lambda _m, _a, output, site=site: note(site, output))
-            )
-    try:
-        with torch.no_grad():
-            module(
-                input_ids=torch.zeros((1, 1), dtype=torch.long, device=module.device),
-                use_cache=False,
-            )
-    finally:
-        for handle in handles:
-            handle.remove()
+        if site.name not in there:
+            continue
+        first, other = there[site.name], turned.get(site.name)
+        if other is None or (first - other.flip(0)).norm() <= 0.1 * first.norm():
+            widths[site.name] = first.shape[-1]
     return widths

