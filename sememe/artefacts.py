@@ -219,32 +219,62 @@ def refuse_other(
 
 
 _locks: dict[Path, int] = {}
+_claims: dict[Path, int] = {}
+BEGINNING = 1 << 40
+"""The part of the work that is to say what the work is."""
 """Directories that this process writes to; the system lets go of them when it ends, however."""
 
 
-def lock(directory: Path) -> None:
+def lock(directory: Path, *, shared: bool = False) -> None:
     """Make ``directory`` and keep other processes from writing to it until this one ends.
 
-    Removes what a killed writer left half-written in it. Raises SememeError when another process is
-    at work there, or it cannot be made.
+    ``shared`` lets in those that share the work, and none that does not. Otherwise what a killed
+    writer left half-written is removed. Raises SememeError when another process is at work there,
+    or it cannot be made.
     """
     key = directory.resolve()
-    if key in _locks:
+    if key not in _locks:
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(directory / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise disk_error(directory, error) from error
+        try:
+            fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+        except OSError:
+            os.close(descriptor)
+            raise SememeError(
+                f"another sememe is at work in {directory}: wait for it, or give another --out"
+            ) from None
+        _locks[key] = descriptor
+    if not shared:
         _clear_partial(directory)
-        return
+
+
+def claim(directory: Path, number: int, *, wait: bool = False) -> bool:
+    """Claim part ``number`` of the work in ``directory`` for this process, until it ends.
+
+    Return False where another living process has it; ``wait`` until none has.
+    """
+    key = directory.resolve()
+    if key not in _claims:
+        _claims[key] = os.open(directory / ".claims", os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        directory.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(directory / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+        fcntl.lockf(_claims[key], fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB), 1, number)
     except OSError as error:
-        raise disk_error(directory, error) from error
+        if error.errno in (errno.EACCES, errno.EAGAIN):
+            return False
+        raise disk_error(directory / ".claims", error) from error
+    return True
+
+
+def tidy(directory: Path) -> None:
+    """Remove what killed writers left, unless others that share the work are still there."""
+    descriptor = _locks[directory.resolve()]
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
-        os.close(descriptor)
-        raise SememeError(
-            f"another sememe is at work in {directory}: wait for it, or give another --out"
-        ) from None
-    _locks[key] = descriptor
+        return
     _clear_partial(directory)
 
 
@@ -258,15 +288,21 @@ def refuse_unfit(what: str, pairs: Mapping[str, tuple[object, object]]) -> None:
             )
 
 
-def begin(directory: Path, arguments: Mapping[str, object]) -> None:
+def begin(directory: Path, arguments: Mapping[str, object], *, shared: bool = False) -> None:
     """Claim ``directory`` for one set of arguments, or go on in it if they are the same.
 
-    SememeError names the argument that differs.
+    ``shared`` as of :func:`lock`. SememeError names the argument that differs.
     """
-    lock(directory)
+    lock(directory, shared=shared)
     path = directory / "begun.json"
     wanted = json.loads(json.dumps(arguments))
-    if path.exists():
-        refuse_other(directory, wanted, read_json(path))
-    else:
-        write_json(path, wanted)
+    if shared:
+        claim(directory, BEGINNING, wait=True)
+    try:
+        if path.exists():
+            refuse_other(directory, wanted, read_json(path))
+        else:
+            write_json(path, wanted)
+    finally:
+        if shared:
+            fcntl.lockf(_claims[directory.resolve()], fcntl.LOCK_UN, 1, BEGINNING)

@@ -6,7 +6,8 @@ shard are batched by length; rows are written in corpus order, whatever the batc
 """
 
 import shutil
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
@@ -16,15 +17,18 @@ import numpy.typing as npt
 import torch
 
 from sememe.activations.batches import window_batches
-from sememe.activations.rules import DTYPES, HarvestConfig, TokenRules, pilot
+from sememe.activations.rules import DTYPES, HarvestConfig, TokenRules, pilot, row_norms
 from sememe.activations.shards import checked_square, finish_store, shard_bytes, shard_name
 from sememe.activations.store import Activations
-from sememe.artefacts import begin, is_finished, write_bytes
+from sememe.artefacts import begin, claim, is_finished, tidy, write_bytes
 from sememe.corpora.corpus import Corpus, Windows
 from sememe.errors import SememeError, UsageError
 from sememe.models.load import LanguageModel
 from sememe.models.reading import read
 from sememe.progress import Progress
+
+POLL = 0.5
+"""Seconds between looks at whether other processes have made their shards."""
 
 
 def harvest(
@@ -36,6 +40,7 @@ def harvest(
     held_out: bool = False,
     config: HarvestConfig | None = None,
     rules: TokenRules | None = None,
+    share: bool = False,
     progress: Progress | None = None,
 ) -> Activations:
     """Store the model's activations at ``sites`` over the corpus; go on where a kill left off.
@@ -43,6 +48,9 @@ def harvest(
     Args:
         held_out: Read the held-out documents instead of the training ones.
         rules: Token rules of an earlier harvest to apply; by default a pilot fixes them.
+        share: Share the shards with other processes that call this with the same arguments, here
+            or on other machines with the same files; each returns when all shards are there, and
+            makes those that a killed one has left.
 
     Raises:
         UsageError: a context longer than the model's, an unknown site.
@@ -64,7 +72,7 @@ def harvest(
     windows = corpus.windows(config.context - lead, held_out)
     for site in sites:
         model.site(site)
-    begin(out, arguments)
+    begin(out, arguments, shared=share)
     if is_finished(out):
         return Activations.open(out)
     if rules is None:
@@ -72,24 +80,22 @@ def harvest(
     shards = shard_windows(windows.length, config.shard_rows)
     _check_space(out, model, sites, windows, rules.dtype)
     names = [shard_name(number) for number in range(len(shards))]
-    done = [(out / name).exists() for name in names]
     tokens = [int(windows.length[low:high].sum()) for low, high in shards]
     label = "harvest held-out" if held_out else "harvest"
-    finished = sum(count for count, is_done in zip(tokens, done, strict=True) if is_done)
+    finished = sum(n for n, name in zip(tokens, names, strict=True) if (out / name).exists())
     progress.start(label, sum(tokens), "tokens", finished)
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="store") as writer:
         pending: Future[None] | None = None
-        for name, (low, high), is_done in zip(names, shards, done, strict=True):
-            if is_done:
-                continue
-            data = _shard(model, corpus, windows, range(low, high), sites, config, rules, progress)
+        for number in _missing(out, names, share=share):
+            members = range(*shards[number])
+            data = _shard(model, corpus, windows, members, sites, config, rules, progress)
             if pending is not None:
                 pending.result()
-            pending = writer.submit(write_bytes, out / name, data)
+            pending = writer.submit(write_bytes, out / names[number], data)
         if pending is not None:
             pending.result()
     progress.finish()
-    return finish_store(
+    stored = finish_store(
         out,
         names,
         {site: model.width(site) for site in sites},
@@ -102,6 +108,23 @@ def harvest(
         },
         rules=rules,
     )
+    tidy(out)
+    return stored
+
+
+def _missing(out: Path, names: Sequence[str], *, share: bool) -> Iterator[int]:
+    """Yield the shards that this process is to make, until all others are there."""
+    taken: set[int] = set()
+    while True:
+        left = [n for n, name in enumerate(names) if n not in taken and not (out / name).exists()]
+        if not left:
+            return
+        number = next((n for n in left if not share or claim(out, n)), None)
+        if number is None:
+            time.sleep(POLL)
+        elif not (out / names[number]).exists():  # made just before it was claimed
+            taken.add(number)
+            yield number
 
 
 def shard_windows(lengths: npt.NDArray[np.int64], shard_rows: int) -> list[tuple[int, int]]:
@@ -148,13 +171,13 @@ def _shard(
                 for stop in [int(begins[number - members.start] + windows.length[number])]
             ]
         )
-        keep = rules.keep(ids, values)
+        norms = {site: row_norms(activation) for site, activation in values.items()}
+        keep = rules.keep_by_norm(ids, norms)
         token[rows] = ids.int()
         kept[rows] = keep
         for site, activation in values.items():
-            cast = activation.to(dtype)
-            squares[site] += checked_square(activation[keep], cast[keep], site)
-            stored[site][rows] = cast
+            squares[site] += checked_square(activation[keep], norms[site][keep], dtype, site)
+            stored[site][rows] = activation.to(dtype)
         progress.advance(len(ids))
     starts, documents = (
         torch.from_numpy(np.repeat(column[members.start : members.stop], lengths))

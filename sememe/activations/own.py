@@ -17,7 +17,7 @@ from jaxtyping import Bool
 from torch import Tensor, nn
 
 from sememe.activations.modules import Batch, ModuleReader, checksum_of
-from sememe.activations.rules import DTYPES, TokenRules
+from sememe.activations.rules import DTYPES, TokenRules, row_norms
 from sememe.activations.shards import (
     checked_square,
     finish_store,
@@ -221,9 +221,9 @@ class _Writer:
         rows = {name: torch.cat([part[name] for part in self._held]) for name in self._held[0]}
         squares = {}
         for site in self.sites:
-            stored = rows[site].to(DTYPES[self.dtype])
-            squares[site] = checked_square(rows[site], stored, site)
-            rows[site] = stored
+            dtype, norms = DTYPES[self.dtype], row_norms(rows[site])
+            squares[site] = checked_square(rows[site], norms, dtype, site)
+            rows[site] = rows[site].to(dtype)
         count = self._rows()
         facts = {
             "rows": count,

@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 
 from sememe.activations.batches import window_batches
 from sememe.activations.store import Activations
@@ -51,17 +51,32 @@ class TokenRules(NamedTuple):
         self, ids: Int[torch.Tensor, " tokens"], values: dict[str, torch.Tensor]
     ) -> Bool[torch.Tensor, " tokens"]:
         """Return which tokens to keep, given their activations (tokens, width) at every site."""
+        limited = {
+            site: row_norms(rows) for site, rows in values.items() if site in self.norm_limits
+        }
+        return self.keep_by_norm(ids, limited)
+
+    def keep_by_norm(
+        self, ids: Int[torch.Tensor, " tokens"], norms: dict[str, torch.Tensor]
+    ) -> Bool[torch.Tensor, " tokens"]:
+        """Return which tokens to keep, given the norms of their activations at every site."""
         kept = ~torch.isin(ids, torch.tensor(self.special, dtype=ids.dtype))
         for site, limit in self.norm_limits.items():
-            if site in values:
+            if site in norms:
                 # a NaN stays, so that the check of what is stored finds it
-                kept &= ~(values[site].float().norm(dim=1) > limit)
+                kept &= ~(norms[site] > limit)
         return kept
 
     @classmethod
     def of(cls, activations: Activations) -> "TokenRules":
         """Return the rules by which a store was made."""
         return cls(**activations.manifest["rules"])
+
+
+def row_norms(activation: Float[torch.Tensor, "rows width"]) -> Float[torch.Tensor, " rows"]:
+    """Return the norm of every row, in fp32."""
+    norms: torch.Tensor = torch.linalg.vector_norm(activation.float(), dim=1)
+    return norms
 
 
 def pilot(

@@ -46,25 +46,27 @@ def shard_facts(path: Path) -> dict[str, Any]:
 
 def checked_square(
     activation: Float[torch.Tensor, "rows width"],
-    stored: Float[torch.Tensor, "rows width"],
+    norms: Float[torch.Tensor, " rows"],
+    dtype: torch.dtype,
     site: str,
 ) -> float:
-    """Return the sum of squares of activations; SememeError unless they and ``stored`` are finite.
+    """Return the sum of squares of activations, given their rows' norms.
 
-    ``stored`` are the same in the dtype of the store.
+    SememeError unless they are finite, in the ``dtype`` of the store too.
     """
-    square = float(activation.double().pow(2).sum())
-    if np.isfinite(square) and not torch.isfinite(stored.sum()):
-        bad = ~torch.isfinite(stored)
-        if bad.any():
-            raise SememeError(
-                f"an activation of {float(activation[bad][0]):g} at {site} is too large for "
-                f"{stored.dtype}: store with --dtype bf16 or fp32"
-            )
+    square = float(norms.double().square().sum())
+    if not np.isfinite(square):
+        square = float(activation.double().square().sum())
     if not np.isfinite(square):
         raise SememeError(
             f"the model computes NaN or infinity at {site}: try --model-dtype fp32, or leave out "
             "the text that causes it"
+        )
+    limit = torch.finfo(dtype).max
+    if len(norms) and float(norms.max()) > limit and float(activation.abs().max()) > limit:
+        raise SememeError(
+            f"an activation of {float(activation.abs().max()):g} at {site} is too large for "
+            f"{dtype}: store with --dtype bf16 or fp32"
         )
     return square
 

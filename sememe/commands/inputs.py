@@ -118,6 +118,8 @@ class Harvest:
     """Directory of the store."""
     held_out: bool = False
     """Read the held-out documents instead of the training ones."""
+    share: bool = False
+    """Share the work with other processes that run the same command, each with this option."""
     rules_of: Path | None = None
     """A store whose token rules to apply, so that held-out activations match the training ones."""
     context: int = 256
@@ -155,6 +157,7 @@ class Harvest:
                 held_out=self.held_out,
                 config=HarvestConfig(context=self.context, dtype=self.dtype),
                 rules=rules,
+                share=self.share,
                 progress=progress,
             )
         show(

@@ -60,9 +60,9 @@ class TrainConfig:
     skip: bool = False
     """A matrix from input to output beside the features (transcoders)."""
     optimiser: str = "adam"
-    """adam, or adafactor: as good here (LOG.md), and next to nothing beside the weights to keep."""
-    beta1: float = 0.9
-    """Adam's memory of the gradient; adafactor has none."""
+    """adam, or adafactor: a little worse (LOG.md), with next to nothing to keep beside weights."""
+    beta1: float = 0.0
+    """Adam's memory of the gradient: without it runs end better here, and sooner (LOG.md)."""
     beta2: float = 0.999
     """Memory of the squared gradient."""
     clip: float = 0.0

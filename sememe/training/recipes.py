@@ -33,6 +33,7 @@ def sememe(features: int = 9216, k: int = 32, passes: int = 4) -> TrainConfig:
     """
     return TrainConfig(
         features=features,
+        beta1=0.9,
         nonlinearity=Refined(BatchTopK(k, memory=0.95)),
         objective=(Reconstruction(), AuxK(), Matryoshka(by_frequency=True, detached=True)),
         passes=passes,
@@ -80,6 +81,7 @@ def april_update(features: int = 9216, sparsity: float = 5.0, passes: int = 4) -
     """
     return TrainConfig(
         features=features,
+        beta1=0.9,
         nonlinearity=ReLU(),
         objective=(Reconstruction(), L1(sparsity, ramp=0.05)),
         passes=passes,
@@ -102,6 +104,7 @@ def january_2025(features: int = 9216, sparsity: float = 10.0, passes: int = 4) 
     """
     return TrainConfig(
         features=features,
+        beta1=0.9,
         nonlinearity=JumpReLU(threshold=0.1, bandwidth=2.0),
         objective=(Reconstruction(), Tanh(sparsity, ramp=1.0, c=4.0), PreActivation(3e-6)),
         passes=passes,
@@ -123,6 +126,7 @@ def openai_topk(features: int = 9216, k: int = 32, passes: int = 4) -> TrainConf
     """
     return TrainConfig(
         features=features,
+        beta1=0.9,
         nonlinearity=TopK(k),
         passes=passes,
         initialisation="random",
@@ -176,6 +180,7 @@ def batchtopk(features: int = 9216, k: int = 32, passes: int = 4) -> TrainConfig
     """
     return TrainConfig(
         features=features,
+        beta1=0.9,
         nonlinearity=BatchTopK(k),
         passes=passes,
         initialisation="random",
@@ -190,6 +195,7 @@ def matryoshka(features: int = 9216, k: int = 32, passes: int = 4) -> TrainConfi
     """
     return TrainConfig(
         features=features,
+        beta1=0.9,
         nonlinearity=BatchTopK(k),
         objective=(Reconstruction(), AuxK(), Matryoshka()),
         passes=passes,
@@ -208,6 +214,7 @@ def lista_matryoshka(features: int = 9216, k: int = 32, passes: int = 4) -> Trai
     """
     return TrainConfig(
         features=features,
+        beta1=0.9,
         nonlinearity=Refined(BatchTopK(k), eta=0.3),
         objective=(
             Reconstruction(tilt=0.002),

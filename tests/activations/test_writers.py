@@ -1,0 +1,114 @@
+"""Several processes write one store, and any of them may be killed at any moment."""
+
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from sememe.activations.harvest import harvest
+from sememe.activations.rules import HarvestConfig
+from sememe.activations.store import Activations
+from sememe.artefacts import lock
+from sememe.corpora.build import build_corpus
+from sememe.corpora.corpus import Corpus
+from sememe.errors import SememeError
+from sememe.models.language_model import LanguageModel
+from tests.prose import prose
+
+WRITERS, KILLS = 4, 30
+CONFIG = HarvestConfig(context=32, dtype="fp32", batch_tokens=256, shard_rows=64)
+SITES = ["layers.1.resid"]
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory, tiny_llama: LanguageModel) -> Corpus:
+    path = tmp_path_factory.mktemp("corpus")
+    text = prose(path / "text")
+    return build_corpus(
+        path / "corpus", tiny_llama.tokenizer, tokens=6000, sources=[str(text)], held_out=0.0
+    )
+
+
+def files(path: Path) -> dict[str, bytes]:
+    return {p.name: p.read_bytes() for p in path.iterdir() if not p.name.startswith(".")}
+
+
+def a_writer(model: LanguageModel, corpus: Corpus, out: Path) -> int:
+    """Begin to harvest in a child process; return its number."""
+    child = os.fork()
+    if child:
+        return child
+    torch.set_num_threads(1)
+    status = 1
+    try:
+        harvest(model, corpus, SITES, out, config=CONFIG, share=True)
+        status = 0
+    finally:
+        os._exit(status)
+
+
+def test_killed_writers_leave_a_whole_store(
+    tmp_path: Path, tiny_llama: LanguageModel, corpus: Corpus
+) -> None:
+    """Kills at random moments, again and again until there were 30; every store is verified."""
+    torch.set_num_threads(1)  # nothing runs in this process that a child would lack
+    alone = harvest(tiny_llama, corpus, SITES, tmp_path / "alone", config=CONFIG)
+    assert alone.shards > 80
+    draw = random.Random(0)
+    kills = round_number = together = 0
+    while kills < KILLS:
+        out = tmp_path / f"shared-{round_number}"
+        round_number += 1
+        writers = [a_writer(tiny_llama, corpus, out) for _ in range(WRITERS)]
+        made_by_then = 0
+        while writers:
+            time.sleep(draw.uniform(0.005, 0.06))
+            made = len(list(out.glob("shard-*"))) if out.exists() else 0
+            victim = draw.choice(writers)
+            if made < alone.shards and kills < KILLS:
+                os.kill(victim, signal.SIGKILL)
+                _, status = os.waitpid(victim, 0)
+                if os.WIFSIGNALED(status):
+                    kills += 1
+                    together += made > made_by_then > 0
+                    made_by_then = made
+                writers[writers.index(victim)] = a_writer(tiny_llama, corpus, out)
+                continue
+            _, status = os.waitpid(victim, 0)
+            assert os.waitstatus_to_exitcode(status) == 0
+            writers.remove(victim)
+        stored = Activations.open(out, verify=True)
+        assert stored.hash == alone.hash
+        assert files(out) == files(tmp_path / "alone")
+        assert not list(out.glob(".*.partial"))
+    assert together > KILLS / 3  # kills fell while shards were being made
+
+
+def test_a_writer_that_does_not_share_is_refused_while_others_are_at_work(tmp_path: Path) -> None:
+    ready, done = os.pipe(), os.pipe()
+    if not (child := os.fork()):
+        lock(tmp_path, shared=True)
+        os.write(ready[1], b"x")
+        os.read(done[0], 1)
+        os._exit(0)
+    os.read(ready[0], 1)
+    try:
+        with pytest.raises(SememeError, match="another sememe is at work"):
+            lock(tmp_path)
+        lock(tmp_path, shared=True)
+    finally:
+        os.write(done[1], b"x")
+        os.waitpid(child, 0)
+
+
+def test_writers_with_other_arguments_are_refused(
+    tmp_path: Path, tiny_llama: LanguageModel, corpus: Corpus
+) -> None:
+    child = a_writer(tiny_llama, corpus, tmp_path)
+    os.waitpid(child, 0)
+    with pytest.raises(SememeError, match=r"layers\.0\.resid"):
+        harvest(tiny_llama, corpus, ["layers.0.resid"], tmp_path, config=CONFIG, share=True)
