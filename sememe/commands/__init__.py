@@ -9,13 +9,14 @@ from typing import Any
 from sememe.commands.dials import Recipe
 from sememe.commands.dictionaries import Describe, Evaluate, Train
 from sememe.commands.inputs import Corpus, Harvest, Sites
-from sememe.commands.job import Map, Serve
+from sememe.commands.job import Map, Plan, Serve
 from sememe.commands.studies import Study
 
 __all__ = ["COMMANDS", "Map", "Recipe", "Train"]
 
 COMMANDS: dict[str, Callable[..., Any]] = {
     "map": Map,
+    "plan": Plan,
     "corpus": Corpus,
     "harvest": Harvest,
     "train": Train,
