@@ -65,7 +65,7 @@ DEAD_STEPS = 4
 """Steps that are timed, those before them that are not, and those with dead features."""
 DEAD_ONE_IN = 32
 SPLICED = 512
-PAGES = 128
+PAGES = (64, 256)
 WORTH_A_PROBE = 20 * PROBE_TOKENS
 """Tokens from which on a job begins with the probe."""
 UNPACKING = 0.075
@@ -297,6 +297,7 @@ class _Probe:
 
     def __init__(self, work: Work, folder: Path) -> None:
         self.work, self.folder = work, folder
+        self.active = getattr(work.train.nonlinearity, "k", 0)
         self.corpus = RandomCorpus(work.model, PROBE_TOKENS, PROBE_HELD_OUT)
 
     @torch.no_grad()
@@ -319,7 +320,7 @@ class _Probe:
             "evaluate": work.held_out * rebuilt
             + work.spliced * self._splice(dictionary, held_out, rebuilt),
             "describe": work.rows * (encoded + LOOK_SECONDS * code.indices.shape[1])
-            + work.train.features * self._page(dictionary, stored),
+            + self._describe(dictionary, stored),
         }
 
     def _corpus(self) -> float:
@@ -364,7 +365,6 @@ class _Probe:
         )
         stream = Stream(stored, (work.site,))
         begin, trainer = timed(lambda: Trainer(stream, config, (work.site,), (work.site,)))
-        begin *= min(work.rows, SAMPLE_ROWS) / stored.rows
         batches = stream.batches(config.batch, config.passes, 0)
         trainer.steps = steps
 
@@ -407,19 +407,29 @@ class _Probe:
         tokens: int = report["spliced_tokens"]
         return max(0.0, seconds - held_out.rows * rebuilt) / tokens
 
-    def _page(self, dictionary: Dictionary, stored: Activations) -> float:
-        """Return the seconds of one feature's page, from describing the first few."""
-        config = dictionary.config
-        count = min(config.features, max(PAGES, getattr(config.nonlinearity, "k", 0)))
-        few = Dictionary(replace(config, features=count))
+    def _describe(self, dictionary: Dictionary, stored: Activations) -> float:
+        """Return the seconds for the pages of all features, from those of a few and of more."""
+        features = dictionary.config.features
+        few, more = (min(features, max(count, self.active)) for count in PAGES)
+        self._pages(dictionary, stored, few, "first")  # a first pass is slower
+        least = self._pages(dictionary, stored, few, "few")
+        if more == few:
+            return least
+        each = max(0.0, self._pages(dictionary, stored, more, "more") - least) / (more - few)
+        return least + (features - few) * each
+
+    def _pages(self, dictionary: Dictionary, stored: Activations, count: int, name: str) -> float:
+        """Return the seconds of describing the first ``count`` features."""
+        some = Dictionary(replace(dictionary.config, features=count))
         whole = dictionary.state_dict()
-        for name, part in few.state_dict().items():
-            part.copy_(whole[name][tuple(slice(size) for size in part.shape)])
-        few.save(self.folder / "few", made_from=stored.manifest["made_from"])
-        seconds, _ = timed(
-            lambda: describe(self.work.model, few, stored, self.corpus, self.folder / "atlas")
-        )
-        return seconds / count
+        for key, part in some.state_dict().items():
+            part.copy_(whole[key][tuple(slice(size) for size in part.shape)])
+        some.save(self.folder / name, made_from=stored.manifest["made_from"])
+        return timed(
+            lambda: describe(
+                self.work.model, some, stored, self.corpus, self.folder / f"{name}-atlas"
+            )
+        )[0]
 
 
 class RandomCorpus(Corpus):

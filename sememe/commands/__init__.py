@@ -6,6 +6,7 @@ Heavy imports stay inside ``__call__``, so that ``sememe --help`` answers at onc
 from collections.abc import Callable
 from typing import Any
 
+from sememe.commands.activations import Activations
 from sememe.commands.dials import Recipe
 from sememe.commands.dictionaries import Describe, Evaluate, Train
 from sememe.commands.inputs import Corpus, Harvest, Sites
@@ -19,6 +20,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "plan": Plan,
     "corpus": Corpus,
     "harvest": Harvest,
+    "activations": Activations,
     "train": Train,
     "evaluate": Evaluate,
     "describe": Describe,
