@@ -150,10 +150,15 @@ def _work(config: MapConfig, progress: Progress) -> Work:
 def _announce(work: Work, run: Run, progress: Progress) -> None:
     """Refuse a job that cannot fit, and say how long one will take that begins and is long."""
     check_fits(run.path, needs(work))
-    if work.tokens >= WORTH_A_PROBE and not is_finished(run.corpus):
+    if work.tokens < WORTH_A_PROBE or is_finished(run.corpus):
+        return
+    try:
         seconds = probe(work, run.path)
-        stages = ", ".join(f"{name} {shown_time(value)}" for name, value in seconds.items())
-        progress.say(f"this will take about {shown_time(sum(seconds.values()))}: {stages}")
+    except SememeError as error:  # the sample is random tokens: the text itself may do
+        progress.say(f"how long this will take could not be measured: {error}")
+        return
+    stages = ", ".join(f"{name} {shown_time(value)}" for name, value in seconds.items())
+    progress.say(f"this will take about {shown_time(sum(seconds.values()))}: {stages}")
 
 
 def map_model(config: MapConfig, out: Path, *, progress: Progress | None = None) -> dict[str, Any]:

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from jaxtyping import UInt32
 
+from sememe.activations.batches import window_batches
 from sememe.activations.harvest import harvest
 from sememe.activations.rules import HarvestConfig, TokenRules
 from sememe.activations.store import Activations
@@ -27,6 +28,7 @@ from sememe.atlas.statistics import INTERVALS, SAMPLES, TOP
 from sememe.atlas.weights import LOGIT_CHUNK
 from sememe.corpora.corpus import Corpus
 from sememe.dictionaries.dictionary import Dictionary
+from sememe.dictionaries.initialisation import geometric_median
 from sememe.errors import SememeError
 from sememe.evaluation.evaluate import EvaluateConfig, Report, evaluate
 from sememe.evaluation.metrics import Moments
@@ -58,13 +60,17 @@ EXAMPLE = 8 * WIDTH + 60
 
 PROBE_TOKENS = 8_192
 """Tokens that the probe harvests."""
-PROBE_HELD_OUT = 1_024
+HELD_OUT_WINDOWS = 4
+LONGEST_WINDOW = 512
+"""Documents that it holds out, and their length at most; each is one window."""
 PROBE_STEPS = 10
 FIRST_STEPS = 3
 DEAD_STEPS = 4
 """Steps that are timed, those before them that are not, and those with dead features."""
 DEAD_ONE_IN = 32
-SPLICED = 512
+REVIVING_STEPS = 75
+"""Share of features that die early, and the steps that it takes to bring them back (LOG.md)."""
+SPLICED_WINDOWS = 2
 PAGES = (64, 256)
 WORTH_A_PROBE = 20 * PROBE_TOKENS
 """Tokens from which on a job begins with the probe."""
@@ -290,6 +296,8 @@ def probe(work: Work, out: Path) -> dict[str, float]:
             return _Probe(work, Path(scratch)).seconds()
     except OSError as error:
         raise disk_error(folder, error) from error
+    except FloatingPointError as error:
+        raise SememeError(f"training on the sample diverged: {error}") from None
 
 
 class _Probe:
@@ -298,15 +306,20 @@ class _Probe:
     def __init__(self, work: Work, folder: Path) -> None:
         self.work, self.folder = work, folder
         self.active = getattr(work.train.nonlinearity, "k", 0)
-        self.corpus = RandomCorpus(work.model, PROBE_TOKENS, PROBE_HELD_OUT)
+        self.window = work.harvest.context - (0 if work.model.tokenizer.bos is None else 1)
+        self.corpus = self._text(PROBE_TOKENS)
 
     @torch.no_grad()
     def seconds(self) -> dict[str, float]:
         """Return the seconds by stage."""
         work = self.work
         corpus = self._corpus()
-        held_out, _ = self._harvested("held-out")  # first, for a first pass is slower
-        stored, harvesting = self._harvested("activations", TokenRules.of(held_out))
+        held_out, _ = self._harvested("first", held_out=True)  # a first pass is slower
+        rules = TokenRules.of(held_out)
+        _, least = self._harvested("few", held_out=True, rules=rules)
+        stored, harvesting = self._harvested("activations", held_out=False, rules=rules)
+        each = max(0.0, harvesting - least) / (stored.rows - held_out.rows)
+        each *= self._padding(self._text(work.harvest.shard_rows)) / self._padding(self.corpus)
         dictionary, training = self._train(stored)
         values = stored.read(work.site, 0, min(stored.rows, 4096)).float()
         dictionary.encode(values)
@@ -315,10 +328,9 @@ class _Probe:
         encoded, rebuilt = encoding / len(values), (encoding + rebuilding) / len(values)
         return {
             "corpus": corpus,
-            "harvest": harvesting * work.tokens / stored.rows,
+            "harvest": least + each * work.tokens,
             "train": training,
-            "evaluate": work.held_out * rebuilt
-            + work.spliced * self._splice(dictionary, held_out, rebuilt),
+            "evaluate": work.held_out * rebuilt + self._splice(dictionary, held_out, rebuilt),
             "describe": work.rows * (encoded + LOOK_SECONDS * code.indices.shape[1])
             + self._describe(dictionary, stored),
         }
@@ -333,8 +345,26 @@ class _Probe:
         seconds, ids = timed(lambda: tokenizer.encode(text))
         return UNPACKING * self.work.fetched + seconds * self.work.tokens / max(1, len(ids))
 
-    def _harvested(self, name: str, rules: TokenRules | None = None) -> tuple[Activations, float]:
-        """Return a store and its seconds: of the training documents if there are ``rules``."""
+    def _text(self, tokens: int) -> "RandomCorpus":
+        held_out = min(self.window, LONGEST_WINDOW)
+        return RandomCorpus(self.work.model, tokens, HELD_OUT_WINDOWS, held_out)
+
+    def _padding(self, corpus: Corpus) -> float:
+        """Return how many tokens the model reads for one of a shard; more in a small one."""
+        windows = corpus.windows(self.window, held_out=False)
+        batches = window_batches(
+            corpus,
+            windows,
+            range(len(windows.start)),
+            batch_tokens=self.work.harvest.batch_tokens,
+            bos=self.work.model.tokenizer.bos,
+        )
+        return sum(batch.ids.numel() for batch in batches) / int(windows.length.sum())
+
+    def _harvested(
+        self, name: str, *, held_out: bool, rules: TokenRules | None = None
+    ) -> tuple[Activations, float]:
+        """Return a store of one side of the corpus, and its seconds."""
         work = self.work
         seconds, stored = timed(
             lambda: harvest(
@@ -342,7 +372,7 @@ class _Probe:
                 self.corpus,
                 [work.site],
                 self.folder / name,
-                held_out=rules is None,
+                held_out=held_out,
                 config=work.harvest,
                 rules=rules,
             )
@@ -353,8 +383,9 @@ class _Probe:
     def _train(self, stored: Activations) -> tuple[Dictionary, float]:
         """Return what a short run leaves, and the seconds that the whole run will take.
 
-        The short run goes through the whole schedule. Then some features are called dead, as they
-        are for about as many steps as it takes to notice: reviving them takes longer.
+        The short run goes through the whole schedule. Then some features are called dead, which
+        makes a step slower: in a whole run some are for about as many steps as it takes to notice,
+        and for those that revive them.
         """
         work = self.work
         steps = FIRST_STEPS + PROBE_STEPS
@@ -365,6 +396,9 @@ class _Probe:
         )
         stream = Stream(stored, (work.site,))
         begin, trainer = timed(lambda: Trainer(stream, config, (work.site,), (work.site,)))
+        sample = stream.sample(SAMPLE_ROWS)
+        centring, _ = timed(lambda: geometric_median(sample))
+        begin += centring * (min(work.rows, SAMPLE_ROWS) / len(sample) - 1)
         batches = stream.batches(config.batch, config.passes, 0)
         trainer.steps = steps
 
@@ -383,14 +417,14 @@ class _Probe:
             slower += max(0.0, advance(1) - plain) / DEAD_STEPS
         saving, _ = timed(lambda: save_checkpoint(self.folder, 1, trainer.tensors(), {}))
         count = work.rows * work.train.passes // config.batch
-        reviving = min(count / 2, trainer.dead_after / config.batch)
+        reviving = min(count / 2, trainer.dead_after / config.batch + REVIVING_STEPS)
         seconds = begin + count * plain + reviving * slower
         seconds += count // config.checkpoint_every * saving
         trainer.dictionary.save(self.folder / "dictionary", made_from=stored.manifest["made_from"])
         return trainer.dictionary, seconds
 
     def _splice(self, dictionary: Dictionary, held_out: Activations, rebuilt: float) -> float:
-        """Return the seconds of a spliced token, given those of a rebuilt one."""
+        """Return the seconds for all spliced tokens, given those of a rebuilt one."""
 
         def spliced(tokens: int) -> Report:
             return evaluate(
@@ -402,10 +436,13 @@ class _Probe:
                 config=EvaluateConfig(spliced_tokens=tokens, spliced_share=1.0),
             )
 
-        spliced(1)  # a first pass is slower
-        seconds, report = timed(lambda: spliced(SPLICED))
+        first, _ = timed(lambda: spliced(1))  # is slower, in the job too
+        seconds, report = timed(
+            lambda: spliced(SPLICED_WINDOWS * held_out.rows // HELD_OUT_WINDOWS)
+        )
         tokens: int = report["spliced_tokens"]
-        return max(0.0, seconds - held_out.rows * rebuilt) / tokens
+        each = max(0.0, seconds - held_out.rows * rebuilt) / tokens
+        return first + each * self.work.spliced
 
     def _describe(self, dictionary: Dictionary, stored: Activations) -> float:
         """Return the seconds for the pages of all features, from those of a few and of more."""
@@ -435,15 +472,19 @@ class _Probe:
 class RandomCorpus(Corpus):
     """Random tokens in memory, in documents as long as those of the default text."""
 
-    def __init__(self, model: LanguageModel, training: int, held_out: int) -> None:
-        """Make about that many tokens of training documents, then of held-out ones."""
-        sides = [
-            np.resize(DOCUMENT_LENGTHS, self._documents(count)) for count in (training, held_out)
-        ]
+    def __init__(self, model: LanguageModel, tokens: int, held_out: int, window: int) -> None:
+        """Make about ``tokens`` to train on, then ``held_out`` documents of one window each.
+
+        Held-out text is run in batches of like lengths, so that whole windows stand for it.
+        """
+        whole, rest = divmod(tokens, sum(DOCUMENT_LENGTHS))
+        more = int(np.searchsorted(np.cumsum(DOCUMENT_LENGTHS), rest))
+        count = max(1, whole * len(DOCUMENT_LENGTHS) + more)
+        lengths = np.resize(DOCUMENT_LENGTHS, count), np.full(held_out, window)
         self.path = Path("random tokens")
-        self.length = np.concatenate(sides).astype(np.int32)
+        self.length = np.concatenate(lengths).astype(np.int32)
         self.start = np.cumsum(self.length, dtype=np.int64) - self.length
-        self.held_out = np.repeat(np.array([0, 1], np.uint8), [len(side) for side in sides])
+        self.held_out = np.repeat(np.array([0, 1], np.uint8), [count, held_out])
         self.source = np.zeros(len(self.length), np.int16)
         self.offset, self.first = self.start, np.zeros_like(self.start)
         self.sources = ["random"]
@@ -452,12 +493,6 @@ class RandomCorpus(Corpus):
         self._ids = np.random.default_rng(0).choice(ordinary, total).astype(np.uint32)
         self.manifest = {"tokens": total, "made_from": {"tokenizer": model.tokenizer.hash}}
         self.hash = fingerprint(self._ids.tolist())
-
-    @staticmethod
-    def _documents(tokens: int) -> int:
-        whole, rest = divmod(tokens, sum(DOCUMENT_LENGTHS))
-        more = int(np.searchsorted(np.cumsum(DOCUMENT_LENGTHS), rest))
-        return max(1, whole * len(DOCUMENT_LENGTHS) + more)
 
     def tokens(self, start: int, stop: int) -> UInt32[np.ndarray, " tokens"]:
         """Return the token ids of the global indices ``start`` to ``stop``."""
