@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_ori
 
 from sememe.activations.rules import HarvestConfig
 from sememe.commands import COMMANDS
+from sememe.commands.activations import STORES
 from sememe.commands.studies import STUDIES
 from sememe.corpora.sources import SOURCES, source_table
 from sememe.evaluation.evaluate import EvaluateConfig
@@ -104,10 +105,13 @@ def table(header: list[str], rows: list[list[str]]) -> str:
 def commands() -> str:
     """Every command with its options."""
     parts = []
-    studies = {f"study {name}": study for name, study in STUDIES.items()}
-    for name, command in {**COMMANDS, **studies}.items():
-        if name == "study":
-            continue
+    groups = {"activations": STORES, "study": STUDIES}
+    for name, command in {
+        f"{group} {name}".strip(): command
+        for group, listed in {"": COMMANDS, **groups}.items()
+        for name, command in listed.items()
+        if name not in groups
+    }.items():
         options = fields(command)
         given = "".join(f" {_argument(option)}" for option in options if option.default == "needed")
         rows = [[f"`{_argument(option)}`", option.meaning, option.default] for option in options]

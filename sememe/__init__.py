@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from sememe.dictionaries.dictionary import Dictionary
     from sememe.errors import SememeError, UsageError
     from sememe.evaluation.evaluate import evaluate
-    from sememe.job import MapConfig
+    from sememe.job import MapConfig, plan
     from sememe.job import map_model as map
     from sememe.models.load import load_model
     from sememe.models.sites import Site
@@ -51,6 +51,7 @@ __all__ = [
     "harvest_module",
     "load_model",
     "map",
+    "plan",
     "serve",
     "train",
 ]
@@ -77,6 +78,7 @@ _PLACES = {
     "harvest_module": "sememe.activations.own",
     "load_model": "sememe.models.load",
     "map": "sememe.job:map_model",
+    "plan": "sememe.job",
     "serve": "sememe.web.server",
     "train": "sememe.training.loop",
 }

@@ -189,20 +189,23 @@ def verify_files(
 ) -> None:
     """Hold files to the sizes and checksums in ``manifest``; SememeError names the first bad."""
     for name in names if names is not None else manifest["files"]:
-        path, expected = directory / name, manifest["files"][name]
-        if not path.exists():
-            raise SememeError(f"{path} is missing; delete {directory} and make it again")
-        size = path.stat().st_size
-        if size != expected["bytes"]:
-            raise SememeError(
-                f"{path} has {size} bytes, its manifest says {expected['bytes']}: the file is "
-                f"truncated or altered; delete {directory} and make it again"
-            )
-        if (found := checksum(path)) != expected["xxh3"]:
-            raise SememeError(
-                f"{path} has checksum {found}, its manifest says {expected['xxh3']}: the file is "
-                f"altered; delete {directory} and make it again"
-            )
+        if damage := damage_of(directory / name, manifest["files"][name]):
+            raise SememeError(f"{directory / name} {damage}; delete {directory} and make it again")
+
+
+def damage_of(path: Path, expected: Mapping[str, Any]) -> str:
+    """Return what is wrong with a file that a manifest lists as ``expected``; empty if nothing."""
+    if not path.exists():
+        return "is missing"
+    size = path.stat().st_size
+    if size != expected["bytes"]:
+        return (
+            f"has {size} bytes, its manifest says {expected['bytes']}: the file is truncated or "
+            "altered"
+        )
+    if (found := checksum(path)) != expected["xxh3"]:
+        return f"has checksum {found}, its manifest says {expected['xxh3']}: the file is altered"
+    return ""
 
 
 def refuse_other(

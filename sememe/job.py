@@ -16,12 +16,14 @@ from sememe.atlas.describe import describe
 from sememe.atlas.store import Atlas
 from sememe.corpora.build import build_corpus
 from sememe.corpora.corpus import Corpus
+from sememe.corpora.inputs import resolve
 from sememe.dictionaries.dictionary import Dictionary
 from sememe.errors import SememeError
 from sememe.evaluation.evaluate import Report, evaluate
 from sememe.models.language_model import LanguageModel
 from sememe.models.load import load_model
 from sememe.models.reading import check_replaceable
+from sememe.planner import WORTH_A_PROBE, Work, check_fits, needs, plan_work, probe, shown_time
 from sememe.progress import Progress
 from sememe.training.config import TrainConfig
 from sememe.training.loop import train
@@ -118,14 +120,20 @@ def provenance(activations: Activations) -> dict[str, Any]:
     }
 
 
-def map_model(config: MapConfig, out: Path, *, progress: Progress | None = None) -> dict[str, Any]:
-    """Run every stage into ``out`` and return the headline figures.
+def plan(config: MapConfig, out: Path, *, progress: Progress | None = None) -> dict[str, Any]:
+    """Return what the main job would take: disk, memory, and seconds by stage from a short probe.
 
-    Called again with the same arguments it goes on where it was, and returns at once when done.
-    Each stage refuses what was made with other arguments: SememeError names both values.
+    Nothing is kept in ``out``. SememeError, with the numbers, when the job cannot fit; UsageError
+    for the arguments that :func:`map_model` refuses.
     """
-    progress = progress or Progress()
     begun = time.perf_counter()
+    work = _work(config, progress or Progress())
+    loading = time.perf_counter() - begun
+    return plan_work(work, out, loading)
+
+
+def _work(config: MapConfig, progress: Progress) -> Work:
+    """Load the model, hold the arguments to it, and return the job on it."""
     model = load_model(
         config.model, dtype=config.model_dtype, accept_terms=config.accept_terms, progress=progress
     )
@@ -134,12 +142,45 @@ def map_model(config: MapConfig, out: Path, *, progress: Progress | None = None)
     check_context(model, config.harvest)
     check_replaceable(model, site)  # as the evaluation will
     config.train.dictionary((site,), (site,), (width,), (width,))
+    packages = {source.package for source in resolve(list(config.text) or None)}
+    megabytes = float(sum(package.megabytes for package in packages if package))
+    return Work(model, site, config.tokens, config.harvest, config.train, megabytes)
+
+
+def _announce(work: Work, run: Run, progress: Progress) -> None:
+    """Refuse a job that cannot fit, and say how long one will take that begins and is long."""
+    check_fits(run.path, needs(work))
+    if work.tokens < WORTH_A_PROBE or is_finished(run.corpus):
+        return
+    try:
+        seconds = probe(work, run.path)
+    except SememeError as error:  # the sample is random tokens: the text itself may do
+        progress.say(f"how long this will take could not be measured: {error}")
+        return
+    stages = ", ".join(f"{name} {shown_time(value)}" for name, value in seconds.items())
+    progress.say(f"this will take about {shown_time(sum(seconds.values()))}: {stages}")
+
+
+def map_model(config: MapConfig, out: Path, *, progress: Progress | None = None) -> dict[str, Any]:
+    """Run every stage into ``out`` and return the headline figures.
+
+    Called again with the same arguments it goes on where it was, and returns at once when done.
+    Each stage refuses what was made with other arguments: SememeError names both values. So does a
+    job that would not fit on the disk or in memory, before it writes anything.
+    """
+    progress = progress or Progress()
+    begun = time.perf_counter()
+    work = _work(config, progress)
+    model, site = work.model, work.site
+    loading = time.perf_counter() - begun
     run = Run(out)
     done_before = is_finished(run.atlas)
+    if not done_before:
+        _announce(work, run, progress)
     clock = _Clock(out / SECONDS)
     lock(out)
     clock.counting = not done_before
-    clock.add("load", time.perf_counter() - begun)
+    clock.add("load", loading)
     with clock("corpus"):
         corpus = build_corpus(
             run.corpus,

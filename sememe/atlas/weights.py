@@ -36,17 +36,20 @@ def logit_effects(
     if not writes_to_stream(model, site):
         return None
     special = torch.tensor(sorted(model.tokenizer.special), dtype=torch.long)
-    lists: tuple[list[Ranked], list[Ranked]] = ([], [])
-    for rows in decoder.split(LOGIT_CHUNK):
-        effect = model.direct_logits(rows)[:, : model.tokenizer.vocabulary]
+    shape = (len(decoder), min(LOGITS_SHOWN, model.tokenizer.vocabulary))
+    # Lists of small results would lie between the large temporaries and keep their memory.
+    promotes, suppresses = (
+        Ranked(np.empty(shape, np.int64), np.empty(shape, np.float32)) for _ in range(2)
+    )
+    for start in range(0, len(decoder), LOGIT_CHUNK):
+        rows = slice(start, start + LOGIT_CHUNK)
+        effect = model.direct_logits(decoder[rows])[:, : model.tokenizer.vocabulary]
         effect -= effect.median(dim=1, keepdim=True).values
         effect[:, special[special < effect.shape[1]]] = 0.0
-        for sign, found in zip((1.0, -1.0), lists, strict=True):
-            top = (sign * effect).topk(LOGITS_SHOWN, dim=1)
-            found.append(Ranked(top.indices.numpy(), sign * top.values.numpy()))
-    promotes, suppresses = (
-        Ranked(*(np.concatenate(parts) for parts in zip(*found, strict=True))) for found in lists
-    )
+        for sign, found in ((1.0, promotes), (-1.0, suppresses)):
+            top = (sign * effect).topk(shape[1], dim=1)
+            found.which[rows] = top.indices
+            found.amount[rows] = sign * top.values
     return promotes, suppresses
 
 

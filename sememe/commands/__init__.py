@@ -6,18 +6,21 @@ Heavy imports stay inside ``__call__``, so that ``sememe --help`` answers at onc
 from collections.abc import Callable
 from typing import Any
 
+from sememe.commands.activations import Activations
 from sememe.commands.dials import Recipe
 from sememe.commands.dictionaries import Describe, Evaluate, Train
 from sememe.commands.inputs import Corpus, Harvest, Sites
-from sememe.commands.job import Map, Serve
+from sememe.commands.job import Map, Plan, Serve
 from sememe.commands.studies import Study
 
 __all__ = ["COMMANDS", "Map", "Recipe", "Train"]
 
 COMMANDS: dict[str, Callable[..., Any]] = {
     "map": Map,
+    "plan": Plan,
     "corpus": Corpus,
     "harvest": Harvest,
+    "activations": Activations,
     "train": Train,
     "evaluate": Evaluate,
     "describe": Describe,

@@ -32,6 +32,7 @@ class Train(Training):
         from sememe.activations.store import Activations
         from sememe.activations.stream import Stream
         from sememe.job import provenance
+        from sememe.planner import check_train
         from sememe.training.loop import train
 
         stored = Activations.open(self.activations)
@@ -39,10 +40,12 @@ class Train(Training):
             raise UsageError(f"--reads is needed: {self.activations} holds {stored.sites}")
         reads = self.reads or tuple(stored.sites)
         writes = self.writes or reads
+        config = replace(self.training(), skip=self.skip)
+        check_train(stored, self.out, config, reads, writes)
         with terminal_progress() as progress:
             dictionary = train(
                 Stream(stored, tuple(dict.fromkeys((*reads, *writes)))),
-                replace(self.training(), skip=self.skip),
+                config,
                 self.out,
                 reads=reads,
                 writes=writes,

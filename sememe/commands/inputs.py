@@ -139,6 +139,7 @@ class Harvest:
         from sememe.activations.store import Activations
         from sememe.corpora.corpus import Corpus as OpenCorpus
         from sememe.models.load import load_model
+        from sememe.planner import check_harvest
 
         corpus = OpenCorpus.open(self.corpus)
         rules = TokenRules.of(Activations.open(self.rules_of)) if self.rules_of else None
@@ -149,13 +150,15 @@ class Harvest:
                 accept_terms=self.accept_terms,
                 progress=progress,
             )
+            config = HarvestConfig(context=self.context, dtype=self.dtype)
+            check_harvest(model, corpus, self.sites, self.out, config, held_out=self.held_out)
             stored = harvest(
                 model,
                 corpus,
                 list(self.sites),
                 self.out,
                 held_out=self.held_out,
-                config=HarvestConfig(context=self.context, dtype=self.dtype),
+                config=config,
                 rules=rules,
                 share=self.share,
                 progress=progress,

@@ -3,6 +3,7 @@
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tyro.conf import Positional
 
@@ -10,10 +11,13 @@ from sememe.commands.dials import ModelDtype, Training
 from sememe.commands.figures import show
 from sememe.terminal import terminal_progress
 
+if TYPE_CHECKING:
+    from sememe.job import MapConfig
+
 
 @dataclass(frozen=True, kw_only=True)
-class Map(Training):
-    """Take a model apart: corpus, harvest, train, evaluate, describe. Resumes where it was."""
+class Job(Training):
+    """What `map` and `plan` are asked for."""
 
     model: Positional[str]
     """A packaged model (smollm2-135m, gemma3-270m), a directory, or a hub id."""
@@ -31,23 +35,17 @@ class Map(Training):
     """Accept the terms of a model that has them (Gemma)."""
     out: Path | None = None
     """Directory of the run; by default runs/MODEL."""
-    serve: bool = False
-    """Show the atlas in the browser when it is done."""
-    port: int = 8765
-    """Port to serve on; 0 takes any free one."""
-    json: bool = False
-    """Print the figures as one JSON object."""
 
-    def __call__(self) -> None:
+    def place(self) -> Path:
+        """Return the directory of the run."""
+        return self.out or Path("runs") / Path(self.model).name
+
+    def config(self) -> "MapConfig":
+        """Return the configuration of the job."""
         from sememe.activations.rules import HarvestConfig
-        from sememe.job import MapConfig, map_model
+        from sememe.job import MapConfig
 
-        if self.serve:
-            from sememe.web.server import check_ready
-
-            check_ready(self.port)
-        out = self.out or Path("runs") / Path(self.model).name
-        config = MapConfig(
+        return MapConfig(
             model=self.model,
             site=self.site,
             tokens=self.tokens,
@@ -58,6 +56,27 @@ class Map(Training):
             harvest=HarvestConfig(context=self.context),
             train=self.training(),
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Map(Job):
+    """Take a model apart: corpus, harvest, train, evaluate, describe. Resumes where it was."""
+
+    serve: bool = False
+    """Show the atlas in the browser when it is done."""
+    port: int = 8765
+    """Port to serve on; 0 takes any free one."""
+    json: bool = False
+    """Print the figures as one JSON object."""
+
+    def __call__(self) -> None:
+        from sememe.job import map_model
+
+        if self.serve:
+            from sememe.web.server import check_ready
+
+            check_ready(self.port)
+        out, config = self.place(), self.config()
         with terminal_progress() as progress:
             figures = map_model(config, out, progress=progress)
         show(figures, self.json)
@@ -65,6 +84,25 @@ class Map(Training):
             Serve(run=out, port=self.port)()
         elif not self.json:
             sys.stdout.write(f"\nLook at it: sememe serve {out}\n")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan(Job):
+    """Say what `map` with the same options would take: disk, memory, and time by stage.
+
+    Nothing is kept, and a job that cannot fit fails with the numbers. Time is measured on a few
+    thousand tokens; fetching packages is not counted.
+    """
+
+    json: bool = False
+    """Print JSON."""
+
+    def __call__(self) -> None:
+        from sememe.job import plan
+
+        with terminal_progress() as progress:
+            figures = plan(self.config(), self.place(), progress=progress)
+        show(figures, self.json)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 from sememe.artefacts import fingerprint
 from sememe.corpora.documents import Document
-from sememe.corpora.fetch import fetch
+from sememe.corpora.fetch import Package, fetch
 from sememe.corpora.sources import SOURCES, Source
 from sememe.corpora.user_text import UserText
 from sememe.errors import UsageError
@@ -22,6 +22,11 @@ class Input:
     label: str
     share: float
     content: Source | UserText
+
+    @property
+    def package(self) -> Package | None:
+        """The package that it is read from; None for the user's own text and what is generated."""
+        return None if isinstance(self.content, UserText) else self.content.package
 
     def identity(self) -> str:
         """Return what tells this text from another under the same label."""

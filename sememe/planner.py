@@ -1,0 +1,519 @@
+"""What a job will take before it begins: disk and memory from formulas, time from a short probe.
+
+Disk and memory are sums over what the stages keep (weights, moments, buffers, rows, logits); a job
+that cannot fit is refused before anything is written. Time is measured: the real stages run on a
+few thousand tokens in a scratch folder beside the output, and each is scaled by what it grows with.
+"""
+
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+import torch
+from jaxtyping import UInt32
+
+from sememe.activations.batches import window_batches
+from sememe.activations.harvest import harvest
+from sememe.activations.rules import HarvestConfig, TokenRules
+from sememe.activations.store import Activations
+from sememe.activations.stream import BLOCK, BUFFER_BLOCKS, Stream
+from sememe.artefacts import disk_error, fingerprint, is_finished
+from sememe.atlas.describe import describe
+from sememe.atlas.examples import WIDTH
+from sememe.atlas.statistics import INTERVALS, SAMPLES, TOP
+from sememe.atlas.weights import LOGIT_CHUNK
+from sememe.corpora.corpus import Corpus
+from sememe.dictionaries.dictionary import Dictionary
+from sememe.dictionaries.initialisation import geometric_median
+from sememe.errors import SememeError
+from sememe.evaluation.evaluate import EvaluateConfig, Report, evaluate
+from sememe.evaluation.metrics import Moments
+from sememe.machine import disk_free, memory_free, memory_used, nearest_folder
+from sememe.models.language_model import LanguageModel
+from sememe.training.checkpoints import KEPT, save_checkpoint
+from sememe.training.config import TrainConfig
+from sememe.training.trainer import SAMPLE_ROWS, Trainer
+
+HELD_OUT = 0.05
+"""Share of the tokens that training never sees, about (documents are drawn whole)."""
+DOCUMENT_LENGTHS = (14, 23, 33, 43, 54, 68, 124, 201, 431, 1183)
+"""Tokens of ten documents that stand for those of the default text: its .05 to .95 quantiles."""
+ROW_FACTS = 20
+"""Bytes a row of a store beside the activations."""
+PAGE = 9_000
+"""Bytes of a feature's page in the atlas, with its share of the vocabulary."""
+MOST_ACTIVE = 256
+"""Features on one token, at most, where nothing sets their number."""
+LIBRARIES = 500_000_000
+"""Bytes that a job holds beside its model whatever it does: code and kernels that are loaded as
+they are needed, and freed memory that does not go back to the system."""
+LOGITS = 22
+"""Bytes a logit while evaluating: three copies in bf16 and four in fp32."""
+EXAMPLES = TOP + INTERVALS * SAMPLES
+"""Candidate examples a feature while describing."""
+EXAMPLE = 8 * WIDTH + 60
+"""Bytes of one, with the text around it."""
+
+PROBE_TOKENS = 8_192
+"""Tokens that the probe harvests."""
+HELD_OUT_WINDOWS = 4
+LONGEST_WINDOW = 512
+"""Documents that it holds out, and their length at most; each is one window."""
+PROBE_STEPS = 10
+FIRST_STEPS = 3
+DEAD_STEPS = 4
+"""Steps that are timed, those before them that are not, and those with dead features."""
+DEAD_ONE_IN = 32
+REVIVING_STEPS = 75
+"""Share of features that die early, and the steps that it takes to bring them back (LOG.md)."""
+SPLICED_WINDOWS = 2
+PAGES = (64, 256)
+WORTH_A_PROBE = 20 * PROBE_TOKENS
+"""Tokens from which on a job begins with the probe."""
+UNPACKING = 0.075
+"""Seconds for reading and cleaning a megabyte of packages, on a usual processor."""
+LOOK_SECONDS = 2e-7
+"""Seconds for counting one entry of a code while describing, on a usual processor."""
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Work:
+    """A job on one site, as far as its costs depend on it."""
+
+    model: LanguageModel
+    site: str
+    tokens: int
+    """Tokens of text, held-out ones included."""
+    harvest: HarvestConfig
+    train: TrainConfig
+    fetched: float = 0.0
+    """Megabytes of packages that the text is read from."""
+
+    @property
+    def held_out(self) -> int:
+        """Tokens held out, about."""
+        return round(self.tokens * HELD_OUT)
+
+    @property
+    def rows(self) -> int:
+        """Activations to train on, about."""
+        return self.tokens - self.held_out
+
+    @property
+    def spliced(self) -> int:
+        """Held-out tokens on which the model goes on from reconstructions."""
+        config = EvaluateConfig()
+        return round(min(config.spliced_tokens, config.spliced_share * self.held_out))
+
+
+class Need(NamedTuple):
+    """What one stage takes, in bytes."""
+
+    disk: int
+    """Left by it."""
+    scratch: int
+    """More while it runs."""
+    memory: int
+    """Beyond what the process held before the job."""
+
+
+def store_bytes(widths: int, rows: int, dtype: str) -> int:
+    """Return the bytes of ``rows`` stored activations of ``widths`` numbers in all."""
+    return rows * (widths * (4 if dtype == "fp32" else 2) + ROW_FACTS)
+
+
+def harvest_need(model: LanguageModel, widths: int, tokens: int, config: HarvestConfig) -> Need:
+    """Return what harvesting takes: two shards, as rows and as the bytes to write, and a batch."""
+    shard = store_bytes(widths, min(tokens, config.shard_rows), config.dtype)
+    settings = model.module.config.get_text_config()
+    hidden = int(getattr(settings, "hidden_size", widths))
+    inner = int(getattr(settings, "intermediate_size", 0) or 4 * hidden)
+    batch = config.batch_tokens * (4 * (3 * inner + 6 * hidden) + 24 * widths)
+    return Need(store_bytes(widths, tokens, config.dtype), 0, 4 * shard + batch)
+
+
+def train_need(config: TrainConfig, reads: int, writes: int, stored: int, rows: int) -> Need:
+    """Return what training takes.
+
+    ``reads`` and ``writes`` are the widths of the dictionary's sides, ``stored`` that of a row of
+    the store, which counts as fp16. Weights come with a gradient and two moments. There are four
+    buffers of the stream (read, shuffled, ready, in use), or while it begins the sample and what is
+    made of it. On the disk are the last checkpoints and the one being written.
+    """
+    weights = _weights(config, reads + writes)
+    buffer = 2 * stored * min(rows, BLOCK * BUFFER_BLOCKS)
+    sample = 4 * (reads + writes) * min(rows, SAMPLE_ROWS)
+    matrices = (2 if getattr(config.nonlinearity, "k", 0) else 8) + 2 * len(config.objective[1:])
+    steps = 4 * buffer + (4 * matrices * config.features + 16 * (reads + writes)) * config.batch
+    checkpoints = rows * config.passes // config.batch // config.checkpoint_every
+    return Need(
+        weights,
+        min(checkpoints, KEPT + 1) * 3 * weights,
+        4 * weights + max(steps, buffer + 4 * sample),
+    )
+
+
+def _weights(config: TrainConfig, widths: int) -> int:
+    return 4 * config.features * (widths + 2)
+
+
+def needs(work: Work) -> dict[str, Need]:
+    """Return what each stage of the main job takes."""
+    model, train = work.model, work.train
+    width = model.width(work.site)
+    active = getattr(train.nonlinearity, "k", 0) or min(MOST_ACTIVE, train.features)
+    logits = min(EvaluateConfig().batch_logits, work.spliced * model.vocabulary)
+    # what the kernels of training keep for the next step is still there in the stages after it
+    kept = 16 * train.batch * train.features + 2 * _weights(train, 2 * width)
+    effects = 4 * model.vocabulary * (6 * LOGIT_CHUNK + 2 * width)
+    return {
+        "corpus": Need(5 * work.tokens, 0, 64 * work.tokens),
+        "harvest": harvest_need(model, width, work.tokens, work.harvest),
+        "train": train_need(train, width, width, width, work.rows),
+        "evaluate": Need(0, 0, kept + LOGITS * logits),
+        "describe": Need(
+            PAGE * train.features + 16 * model.vocabulary,
+            8 * active * work.rows,
+            kept
+            + EXAMPLES * EXAMPLE * train.features
+            + effects
+            + 40 * active * min(work.rows, work.harvest.shard_rows),
+        ),
+    }
+
+
+class Totals(NamedTuple):
+    """What a whole job takes at its worst moment, in bytes."""
+
+    disk: int
+    memory: int
+    """Of the process, what it holds already included."""
+
+
+def totals(needed: Mapping[str, Need]) -> Totals:
+    """Return the most that is on the disk, and in memory, at any moment of the stages in order."""
+    left, most = 0, 0
+    for need in needed.values():
+        left += need.disk
+        most = max(most, left + need.scratch)
+    peak = max(need.memory for need in needed.values())
+    return Totals(most, memory_used() + LIBRARIES + peak)
+
+
+def check_fits(out: Path, needed: Mapping[str, Need]) -> Totals:
+    """Return the totals; SememeError, with the numbers, where they do not fit this machine.
+
+    Nothing is written. What ``out`` holds already counts as written.
+    """
+    total = totals(needed)
+    present = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
+    disk, memory = disk_free(out), memory_free() + memory_used()
+    if total.disk - present > disk:
+        stage = max(needed, key=lambda name: needed[name].disk + needed[name].scratch)
+        raise SememeError(
+            f"{out} needs {_shown(total.disk - present)} of disk, {_shown(disk)} are free (most is "
+            f"for {stage}): free some space, or ask for fewer tokens or features"
+        )
+    if total.memory > memory:
+        stage = max(needed, key=lambda name: needed[name].memory)
+        raise SememeError(
+            f"{stage} needs {_shown(total.memory)} of memory, {_shown(memory)} are available: ask "
+            "for fewer features or smaller batches, or end other programs"
+        )
+    return total
+
+
+def check_harvest(
+    model: LanguageModel,
+    corpus: Corpus,
+    sites: Sequence[str],
+    out: Path,
+    config: HarvestConfig,
+    *,
+    held_out: bool,
+) -> None:
+    """Raise SememeError unless a harvest that is not done yet fits this machine."""
+    if not is_finished(out):
+        tokens = int(corpus.length[(corpus.held_out != 0) == held_out].sum())
+        widths = sum(model.width(site) for site in sites)
+        check_fits(out, {"harvest": harvest_need(model, widths, tokens, config)})
+
+
+def check_train(
+    stored: Activations,
+    out: Path,
+    config: TrainConfig,
+    reads: Sequence[str],
+    writes: Sequence[str],
+) -> None:
+    """Raise SememeError unless a training that is not done yet fits this machine."""
+    if not is_finished(out):
+        read, written, row = (
+            sum(stored.width(site) for site in sites)
+            for sites in (reads, writes, {*reads, *writes})
+        )
+        check_fits(out, {"train": train_need(config, read, written, row, stored.rows)})
+
+
+def plan_work(work: Work, out: Path, loading: float) -> dict[str, Any]:
+    """Return the figures that `sememe plan --json` prints; SememeError if the job cannot fit.
+
+    ``loading`` is how many seconds the model took to load.
+    """
+    needed = needs(work)
+    total = check_fits(out, needed)
+    begun = time.perf_counter()
+    seconds = {"load": loading, **probe(work, out)}
+    return {
+        "model": work.model.name,
+        "site": work.site,
+        "tokens": work.tokens,
+        "features": work.train.features,
+        "disk_bytes": total.disk,
+        "disk_free_bytes": disk_free(out),
+        "memory_bytes": total.memory,
+        "memory_free_bytes": memory_free() + memory_used(),
+        "seconds": {name: round(value, 1) for name, value in seconds.items()},
+        "total_seconds": round(sum(seconds.values()), 1),
+        "probe_seconds": round(time.perf_counter() - begun, 1),
+    }
+
+
+def probe(work: Work, out: Path) -> dict[str, float]:
+    """Return the seconds that each stage will take, from running it on a small sample.
+
+    Text is made of random tokens in documents as long as those of the default text. Writes to a
+    scratch folder beside ``out`` and removes it.
+    """
+    folder = nearest_folder(out)
+    try:
+        with tempfile.TemporaryDirectory(prefix=".sememe-plan-", dir=folder) as scratch:
+            return _Probe(work, Path(scratch)).seconds()
+    except OSError as error:
+        raise disk_error(folder, error) from error
+    except FloatingPointError as error:
+        raise SememeError(f"training on the sample diverged: {error}") from None
+
+
+class _Probe:
+    """The stages of the main job on a sample, each timed and scaled by what it grows with."""
+
+    def __init__(self, work: Work, folder: Path) -> None:
+        self.work, self.folder = work, folder
+        self.active = getattr(work.train.nonlinearity, "k", 0)
+        self.window = work.harvest.context - (0 if work.model.tokenizer.bos is None else 1)
+        self.corpus = self._text(PROBE_TOKENS)
+
+    @torch.no_grad()
+    def seconds(self) -> dict[str, float]:
+        """Return the seconds by stage."""
+        work = self.work
+        corpus = self._corpus()
+        held_out, _ = self._harvested("first", held_out=True)  # a first pass is slower
+        rules = TokenRules.of(held_out)
+        _, least = self._harvested("few", held_out=True, rules=rules)
+        stored, harvesting = self._harvested("activations", held_out=False, rules=rules)
+        each = max(0.0, harvesting - least) / (stored.rows - held_out.rows)
+        each *= self._padding(self._text(work.harvest.shard_rows)) / self._padding(self.corpus)
+        dictionary, training = self._train(stored)
+        values = stored.read(work.site, 0, min(stored.rows, 4096)).float()
+        dictionary.encode(values)
+        encoding, code = timed(lambda: dictionary.encode(values))
+        rebuilding, _ = timed(lambda: Moments.of(values, dictionary.decode(code)))
+        encoded, rebuilt = encoding / len(values), (encoding + rebuilding) / len(values)
+        return {
+            "corpus": corpus,
+            "harvest": least + each * work.tokens,
+            "train": training,
+            "evaluate": work.held_out * rebuilt + self._splice(dictionary, held_out, rebuilt),
+            "describe": work.rows * (encoded + LOOK_SECONDS * code.indices.shape[1])
+            + self._describe(dictionary, stored),
+        }
+
+    def _corpus(self) -> float:
+        """Return the seconds for reading the packages and tokenising; they may have to be fetched.
+
+        How long packages take to read is an estimate, not measured.
+        """
+        tokenizer, count = self.work.model.tokenizer, 4096
+        text = tokenizer.decode(self.corpus.tokens(0, count).tolist())
+        seconds, ids = timed(lambda: tokenizer.encode(text))
+        return UNPACKING * self.work.fetched + seconds * self.work.tokens / max(1, len(ids))
+
+    def _text(self, tokens: int) -> "RandomCorpus":
+        held_out = min(self.window, LONGEST_WINDOW)
+        return RandomCorpus(self.work.model, tokens, HELD_OUT_WINDOWS, held_out)
+
+    def _padding(self, corpus: Corpus) -> float:
+        """Return how many tokens the model reads for one of a shard; more in a small one."""
+        windows = corpus.windows(self.window, held_out=False)
+        batches = window_batches(
+            corpus,
+            windows,
+            range(len(windows.start)),
+            batch_tokens=self.work.harvest.batch_tokens,
+            bos=self.work.model.tokenizer.bos,
+        )
+        return sum(batch.ids.numel() for batch in batches) / int(windows.length.sum())
+
+    def _harvested(
+        self, name: str, *, held_out: bool, rules: TokenRules | None = None
+    ) -> tuple[Activations, float]:
+        """Return a store of one side of the corpus, and its seconds."""
+        work = self.work
+        seconds, stored = timed(
+            lambda: harvest(
+                work.model,
+                self.corpus,
+                [work.site],
+                self.folder / name,
+                held_out=held_out,
+                config=work.harvest,
+                rules=rules,
+            )
+        )
+        return stored, seconds
+
+    @torch.enable_grad()
+    def _train(self, stored: Activations) -> tuple[Dictionary, float]:
+        """Return what a short run leaves, and the seconds that the whole run will take.
+
+        The short run goes through the whole schedule. Then some features are called dead, which
+        makes a step slower: in a whole run some are for about as many steps as it takes to notice,
+        and for those that revive them.
+        """
+        work = self.work
+        steps = FIRST_STEPS + PROBE_STEPS
+        config = replace(
+            work.train,
+            passes=-(-(steps + DEAD_STEPS) * work.train.batch // stored.rows),
+            dead_tokens=work.train.dead_after(work.rows),
+        )
+        stream = Stream(stored, (work.site,))
+        begin, trainer = timed(lambda: Trainer(stream, config, (work.site,), (work.site,)))
+        sample = stream.sample(SAMPLE_ROWS)
+        centring, _ = timed(lambda: geometric_median(sample))
+        begin += centring * (min(work.rows, SAMPLE_ROWS) / len(sample) - 1)
+        batches = stream.batches(config.batch, config.passes, 0)
+        trainer.steps = steps
+
+        def advance(count: int) -> float:
+            begun = time.perf_counter()
+            for _ in range(count):
+                trainer.advance(next(batches))
+            return (time.perf_counter() - begun) / count
+
+        advance(FIRST_STEPS)
+        plain = advance(PROBE_STEPS)
+        dead = torch.arange(config.features) % DEAD_ONE_IN == 0
+        slower = 0.0
+        for _ in range(DEAD_STEPS):
+            trainer.silent[dead] = trainer.dead_after
+            slower += max(0.0, advance(1) - plain) / DEAD_STEPS
+        saving, _ = timed(lambda: save_checkpoint(self.folder, 1, trainer.tensors(), {}))
+        count = work.rows * work.train.passes // config.batch
+        reviving = min(count / 2, trainer.dead_after / config.batch + REVIVING_STEPS)
+        seconds = begin + count * plain + reviving * slower
+        seconds += count // config.checkpoint_every * saving
+        trainer.dictionary.save(self.folder / "dictionary", made_from=stored.manifest["made_from"])
+        return trainer.dictionary, seconds
+
+    def _splice(self, dictionary: Dictionary, held_out: Activations, rebuilt: float) -> float:
+        """Return the seconds for all spliced tokens, given those of a rebuilt one."""
+
+        def spliced(tokens: int) -> Report:
+            return evaluate(
+                self.work.model,
+                dictionary,
+                held_out,
+                self.corpus,
+                self.folder / f"report-{tokens}.json",
+                config=EvaluateConfig(spliced_tokens=tokens, spliced_share=1.0),
+            )
+
+        first, _ = timed(lambda: spliced(1))  # is slower, in the job too
+        seconds, report = timed(
+            lambda: spliced(SPLICED_WINDOWS * held_out.rows // HELD_OUT_WINDOWS)
+        )
+        tokens: int = report["spliced_tokens"]
+        each = max(0.0, seconds - held_out.rows * rebuilt) / tokens
+        return first + each * self.work.spliced
+
+    def _describe(self, dictionary: Dictionary, stored: Activations) -> float:
+        """Return the seconds for the pages of all features, from those of a few and of more."""
+        features = dictionary.config.features
+        few, more = (min(features, max(count, self.active)) for count in PAGES)
+        self._pages(dictionary, stored, few, "first")  # a first pass is slower
+        least = self._pages(dictionary, stored, few, "few")
+        if more == few:
+            return least
+        each = max(0.0, self._pages(dictionary, stored, more, "more") - least) / (more - few)
+        return least + (features - few) * each
+
+    def _pages(self, dictionary: Dictionary, stored: Activations, count: int, name: str) -> float:
+        """Return the seconds of describing the first ``count`` features."""
+        some = Dictionary(replace(dictionary.config, features=count))
+        whole = dictionary.state_dict()
+        for key, part in some.state_dict().items():
+            part.copy_(whole[key][tuple(slice(size) for size in part.shape)])
+        some.save(self.folder / name, made_from=stored.manifest["made_from"])
+        return timed(
+            lambda: describe(
+                self.work.model, some, stored, self.corpus, self.folder / f"{name}-atlas"
+            )
+        )[0]
+
+
+class RandomCorpus(Corpus):
+    """Random tokens in memory, in documents as long as those of the default text."""
+
+    def __init__(self, model: LanguageModel, tokens: int, held_out: int, window: int) -> None:
+        """Make about ``tokens`` to train on, then ``held_out`` documents of one window each.
+
+        Held-out text is run in batches of like lengths, so that whole windows stand for it.
+        """
+        whole, rest = divmod(tokens, sum(DOCUMENT_LENGTHS))
+        more = int(np.searchsorted(np.cumsum(DOCUMENT_LENGTHS), rest))
+        count = max(1, whole * len(DOCUMENT_LENGTHS) + more)
+        lengths = np.resize(DOCUMENT_LENGTHS, count), np.full(held_out, window)
+        self.path = Path("random tokens")
+        self.length = np.concatenate(lengths).astype(np.int32)
+        self.start = np.cumsum(self.length, dtype=np.int64) - self.length
+        self.held_out = np.repeat(np.array([0, 1], np.uint8), [count, held_out])
+        self.source = np.zeros(len(self.length), np.int16)
+        self.offset, self.first = self.start, np.zeros_like(self.start)
+        self.sources = ["random"]
+        ordinary = np.setdiff1d(np.arange(model.tokenizer.vocabulary), [*model.tokenizer.special])
+        total = int(self.length.sum())
+        self._ids = np.random.default_rng(0).choice(ordinary, total).astype(np.uint32)
+        self.manifest = {"tokens": total, "made_from": {"tokenizer": model.tokenizer.hash}}
+        self.hash = fingerprint(self._ids.tolist())
+
+    def tokens(self, start: int, stop: int) -> UInt32[np.ndarray, " tokens"]:
+        """Return the token ids of the global indices ``start`` to ``stop``."""
+        return self._ids[start:stop]
+
+
+def timed(function: Callable[[], Result]) -> tuple[float, Result]:
+    """Return the seconds that a call takes, and what it returns."""
+    begun = time.perf_counter()
+    result = function()
+    return time.perf_counter() - begun, result
+
+
+def shown_time(seconds: float) -> str:
+    """Return seconds as people say them."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, odd = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {odd} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def _shown(size: int) -> str:
+    return f"{size / 1e9:.2f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
