@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from sememe.kernels import memory
 from sememe.kernels.choice import kernels_for
 from sememe.kernels.code import Code
 from sememe.kernels.products import place_for
@@ -191,7 +192,7 @@ class _Centred(torch.autograd.Function):
         x: Float[Tensor, "rows width"],
         centre: Float[Tensor, " width"],
     ) -> Float[Tensor, "rows width"]:
-        return x - centre
+        return torch.sub(x, centre, out=memory.empty_like(x))
 
     @staticmethod
     def backward(

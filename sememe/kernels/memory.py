@@ -36,6 +36,13 @@ def empty(*shape: int, dtype: npt.DTypeLike = np.float32) -> Shaped[Tensor, "...
     return torch.from_numpy(array.view(dtype).reshape(shape))
 
 
+def empty_like(tensor: Tensor) -> Float[Tensor, "..."]:
+    """Return a tensor of another's shape, dtype and device, its values whatever was there."""
+    if tensor.device.type != "cpu" or tensor.dtype != torch.float32:
+        return torch.empty_like(tensor)
+    return empty(*tensor.shape)
+
+
 def zeros_like(tensor: Tensor) -> Float[Tensor, "..."]:
     """Return zeros of a float32 tensor's shape that stay: a parameter, or what goes with one."""
     if tensor.device.type != "cpu":

@@ -180,8 +180,10 @@ def _find(
 
 
 def _low(x: Float[Tensor, "rows width"]) -> Float[Tensor, "rows columns"]:
-    low = x.new_ones(len(x), x.shape[1] + 2, dtype=torch.bfloat16)
-    low[:, :-2] = x
+    """Return the bf16 copy of some rows, in this thread's scratch memory."""
+    bits = scratch("low rows", (len(x), x.shape[1] + 2), np.int16)
+    low = torch.from_numpy(bits).view(torch.bfloat16)
+    low[:, :-2], low[:, -2:] = x, 1
     return low
 
 

@@ -96,7 +96,8 @@ class Trainer:
     ) -> tuple[Float[Tensor, "rows width"], Float[Tensor, "rows write_width"]]:
         """Return the scaled inputs and targets of raw rows of the stream, on the device."""
         rows = rows.to(self.silent.device)
-        x = rows[:, self._reads] * self.dictionary.read_scale
+        read = rows[:, self._reads]
+        x = torch.mul(read, self.dictionary.read_scale, out=memory.empty_like(read))
         if self.dictionary.config.autoencodes:
             return x, x
         return x, rows[:, self._writes] * self.dictionary.write_scale
