@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Float, Int, Int64, Shaped, UInt8
 from safetensors import safe_open
 
 from sememe.artefacts import read_manifest, verify_files
@@ -55,6 +55,7 @@ class Activations:
         counts = [shard["rows"] for shard in self.manifest["shards"]]
         self.shard_starts = [0, *np.cumsum(counts).tolist()]
         self._open: dict[int, Any] = {}
+        self._mapped: dict[int, dict[str, UInt8[np.ndarray, "rows bytes"]]] = {}
 
     @classmethod
     def open(cls, path: Path | str, *, verify: bool = True) -> "Activations":
@@ -107,6 +108,34 @@ class Activations:
             raise UsageError(f"rows {start} to {stop}: {self.path} has rows 0 to {self.rows}")
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
+    def take(self, name: str, rows: Int64[np.ndarray, " rows"]) -> Shaped[torch.Tensor, "rows ..."]:
+        """Return rows by number, in any order, of a site or a row fact, in the stored dtype."""
+        order = np.argsort(rows)
+        ascending = rows[order]
+        if not (len(rows) and ascending[0] >= 0 and ascending[-1] < self.rows):
+            raise UsageError(f"rows {rows}: {self.path} has rows 0 to {self.rows}")
+        ends = np.searchsorted(ascending, self.shard_starts)
+        first = int(np.flatnonzero(ends)[0]) - 1
+        like = self.read(name, self.shard_starts[first], self.shard_starts[first] + 1)
+        taken = np.empty((len(rows), like.nbytes), np.uint8)
+        for shard in np.flatnonzero(np.diff(ends)).tolist():
+            wanted = slice(ends[shard], ends[shard + 1])
+            inside = ascending[wanted] - self.shard_starts[shard]
+            taken[order[wanted]] = self._bytes(name, shard).take(inside, 0)
+        typed = torch.from_numpy(taken).view(-1).view(like.dtype)
+        return typed.view(len(rows), *like.shape[1:])
+
+    def _bytes(self, name: str, shard: int) -> UInt8[np.ndarray, "rows bytes"]:
+        """Return where a shard's rows are mapped.
+
+        numpy copies rows of bytes on one thread, in half the time that torch takes for its dtypes.
+        """
+        mapped = self._mapped.setdefault(shard, {})
+        if name not in mapped:
+            column = self.read(name, *self.shard_starts[shard : shard + 2])
+            mapped[name] = column.view(len(column), -1).view(torch.uint8).numpy()
+        return mapped[name]
+
     def in_order(self, site: str, chunk: int = 8192, shard: int | None = None) -> Iterator[Rows]:
         """Yield the rows of one shard, or of all, in corpus order, ``chunk`` at a time.
 
@@ -120,3 +149,4 @@ class Activations:
                 facts = [self.read(name, start, stop) for name in ROW_FACTS]
                 yield Rows(start, self.read(site, start, stop).float(), *facts)
             self._open.pop(number, None)
+            self._mapped.pop(number, None)
