@@ -107,16 +107,6 @@ def middle_site(model: LanguageModel) -> str:
     return layers[max(0, len(layers) // 2 - 1)]
 
 
-def provenance(activations: Activations) -> dict[str, Any]:
-    """Return what a dictionary trained on these activations was made from."""
-    return {
-        **activations.manifest["made_from"],
-        "activations": activations.hash,
-        "rules": activations.manifest["rules"],
-        "context": activations.manifest["config"]["context"],
-    }
-
-
 def map_model(config: MapConfig, out: Path, *, progress: Progress | None = None) -> dict[str, Any]:
     """Run every stage into ``out`` and return the headline figures.
 
@@ -166,7 +156,6 @@ def map_model(config: MapConfig, out: Path, *, progress: Progress | None = None)
             Stream(stored, (site,)),
             config.train,
             run.dictionary,
-            made_from=provenance(stored),
             progress=progress,
         )
     with clock("evaluate"):

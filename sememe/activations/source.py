@@ -24,8 +24,8 @@ class ModelSource:
 
     Tokens are left out by the rules of a store of the same model, corpus and sites.
 
-    Raises UsageError for a context longer than the model's, and SememeError for a corpus that was
-    made for another tokenizer or has no training documents.
+    Raises UsageError for a context longer than the model's or a site that it lacks, and SememeError
+    for a corpus that was made for another tokenizer or has no training documents.
     """
 
     model: LanguageModel
@@ -35,6 +35,8 @@ class ModelSource:
 
     def __post_init__(self) -> None:
         check_corpus(self.model, self.corpus, self.config)
+        for site in self.sites:
+            self.model.site(site)
 
     @cached_property
     def windows(self) -> Windows:

@@ -67,9 +67,10 @@ class MemoryStream:
     """Width of each site; for one site its whole width."""
 
     def __post_init__(self) -> None:
-        if self.x.ndim != 2 or not self.x.is_floating_point():
+        if self.x.ndim != 2 or not len(self.x) or not self.x.is_floating_point():
             raise UsageError(
-                f"x is {self.x.dtype}, {tuple(self.x.shape)}; expected floats (rows, width)"
+                f"x is {self.x.dtype}, {tuple(self.x.shape)}; expected floats (rows, width), with "
+                "one row or more"
             )
         if len(self.widths) != len(self.sites) or sum(self.widths) != self.x.shape[1]:
             raise UsageError(
@@ -151,6 +152,8 @@ class Stream:
                 raise UsageError(f"{name} is {value}; expected 1 or more")
         if not 0 <= self.rank < self.ranks:
             raise UsageError(f"rank is {self.rank}; expected 0 to {self.ranks - 1}, one of ranks")
+        for site in self.sites:
+            self.activations.width(site)
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -175,7 +178,7 @@ class Stream:
             **manifest["made_from"],
             "activations": self.activations.hash,
             "rules": manifest["rules"],
-            "context": manifest["config"]["context"],
+            "context": manifest["config"].get("context"),
         }
 
     def steps(self, batch: int, passes: int) -> int:

@@ -175,6 +175,7 @@ def test_scales_of_tensors_in_memory_do_not_overflow_their_dtype():
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
+        ((torch.ones(0, 2),), r"x is torch.float32, \(0, 2\); expected"),
         ((torch.ones(3, 2), ("a", "b")), r"split is \(\), but x is 2 wide"),
         ((torch.ones(3, 2), ("a", "b"), (1, 2)), r"split is \(1, 2\), but x is 2 wide"),
     ],
