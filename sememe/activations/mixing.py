@@ -9,6 +9,7 @@ from torch.nn.functional import cosine_similarity
 from sememe.activations.stream import Stream
 
 TRUE_SHUFFLE_SEED = 2**31 + 1
+"""First part of the seed of the true permutation: no stream's order has it."""
 
 
 class Mixing(NamedTuple):
@@ -30,7 +31,7 @@ class Mixing(NamedTuple):
 def measure(stream: Stream, batch: int = 2048, batches: int = 32, seed: int = 0) -> Mixing:
     """Measure batches spread over the first pass of ``stream``, at most ``batches``.
 
-    Rows of all ranks' share count alike: a rank's batches are measured by themselves. Raises
+    The true permutation is of all rows of the store, and as many batches of it are measured. Raises
     UsageError when a pass does not fill one batch.
     """
     steps = stream.steps(batch, 1)
