@@ -1,10 +1,11 @@
 """How fast activations are read and stored, beside the bare forward pass of the same layers.
 
-The bare pass is what nothing that reads the site can do without: the model cut off after the site's
-layer, without its head, given the windows of a shard in the same batches, its output dropped. CPU
-seconds count, by turns, so that other work on the machine meets all alike: writing that hides behind
-computing is paid for all the same. A ratio is the median of the rounds'. The pilot that fixes the
-token rules, once a job, is left out. Run it as ``python -m benchmarks.harvest``.
+The bare pass is what nothing that reads the site can do without: the model cut off after the
+site's layer, without its head, given the windows of a shard in the same batches, its output
+dropped. CPU seconds count, by turns, so that other work on the machine meets all alike: writing
+that hides behind computing is paid for all the same. A ratio is the median of the rounds'. The
+pilot that fixes the token rules, once a job, is left out. Run it as
+``python -m benchmarks.harvest``.
 """
 
 import json

@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from sememe.activations.buffered import BufferedStream
     from sememe.activations.harvest import harvest
     from sememe.activations.live import LiveStream
     from sememe.activations.own import harvest_module
@@ -34,6 +35,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Activations",
     "Atlas",
+    "BufferedStream",
     "Corpus",
     "Dictionary",
     "LiveStream",
@@ -61,6 +63,7 @@ __all__ = [
 _PLACES = {
     "Activations": "sememe.activations.store",
     "Atlas": "sememe.atlas.store",
+    "BufferedStream": "sememe.activations.buffered",
     "Corpus": "sememe.corpora.corpus",
     "Dictionary": "sememe.dictionaries.dictionary",
     "LiveStream": "sememe.activations.live",

@@ -110,16 +110,6 @@ def middle_site(model: LanguageModel) -> str:
     return layers[max(0, len(layers) // 2 - 1)]
 
 
-def provenance(activations: Activations) -> dict[str, Any]:
-    """Return what a dictionary trained on these activations was made from."""
-    return {
-        **activations.manifest["made_from"],
-        "activations": activations.hash,
-        "rules": activations.manifest["rules"],
-        "context": activations.manifest["config"]["context"],
-    }
-
-
 def plan(config: MapConfig, out: Path, *, progress: Progress | None = None) -> dict[str, Any]:
     """Return what the main job would take: disk, memory, and seconds by stage from a short probe.
 
@@ -209,7 +199,6 @@ def map_model(config: MapConfig, out: Path, *, progress: Progress | None = None)
             Stream(stored, (site,)),
             config.train,
             run.dictionary,
-            made_from=provenance(stored),
             progress=progress,
         )
     with clock("evaluate"):

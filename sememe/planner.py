@@ -20,7 +20,7 @@ from sememe.activations.batches import window_batches
 from sememe.activations.harvest import harvest
 from sememe.activations.rules import HarvestConfig, TokenRules
 from sememe.activations.store import Activations
-from sememe.activations.stream import BLOCK, BUFFER_BLOCKS, Stream
+from sememe.activations.stream import BUFFER, Stream
 from sememe.artefacts import disk_error, fingerprint, is_finished
 from sememe.atlas.describe import describe
 from sememe.atlas.examples import WIDTH
@@ -141,20 +141,22 @@ def train_need(config: TrainConfig, reads: int, writes: int, stored: int, rows: 
     """Return what training takes.
 
     ``reads`` and ``writes`` are the widths of the dictionary's sides, ``stored`` that of a row of
-    the store, which counts as fp16. Weights come with a gradient and two moments. There are four
-    buffers of the stream (read, shuffled, ready, in use), or while it begins the sample and what is
-    made of it. On the disk are the last checkpoints and the one being written.
+    the store, which counts as fp16. Weights come with their moments, perhaps a gradient, and a copy
+    of all while a checkpoint is made. What the stream's buffer holds of the store is mapped; while
+    it begins there are the sample and what is made of it. On the disk are the last checkpoints and
+    the one being written.
     """
     weights = _weights(config, reads + writes)
-    buffer = 2 * stored * min(rows, BLOCK * BUFFER_BLOCKS)
+    kept = 1 + (0 if config.optimiser == "adafactor" else 2 if config.beta1 else 1)
+    mapped = 2 * stored * min(rows, BUFFER)
     sample = 4 * (reads + writes) * min(rows, SAMPLE_ROWS)
     matrices = (2 if getattr(config.nonlinearity, "k", 0) else 8) + 2 * len(config.objective[1:])
-    steps = 4 * buffer + (4 * matrices * config.features + 16 * (reads + writes)) * config.batch
+    steps = (4 * matrices * config.features + 16 * (reads + writes)) * config.batch
     checkpoints = rows * config.passes // config.batch // config.checkpoint_every
     return Need(
         weights,
-        min(checkpoints, KEPT + 1) * 3 * weights,
-        4 * weights + max(steps, buffer + 4 * sample),
+        min(checkpoints, KEPT + 1) * kept * weights,
+        (2 * kept + 1) * weights + mapped + max(steps, 4 * sample),
     )
 
 

@@ -25,3 +25,19 @@ def test_a_training_step_is_measured(kind: str) -> None:
     figures = json.loads(done.stdout)
     assert set(figures) >= KEYS
     assert all(figures[key] > 0 for key in KEYS)
+
+
+def test_reading_and_mixing_of_a_stream_are_measured() -> None:
+    sizes = ["--rows", "3000", "--width", "8", "--batch", "256", "--rounds", "1"]
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.stream", *sizes, "--json"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    figures = json.loads(done.stdout)
+    assert figures["rows"] == 3000
+    keys = {"read_ratio", "rows_per_second", "unique_documents_ratio", "lag1_ratio"}
+    assert all(figures[key] > 0 for key in keys)

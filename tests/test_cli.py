@@ -84,6 +84,57 @@ def test_wrong_usage_is_one_line_and_status_2(
     assert named in line
 
 
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ([], "a store's directory, or --live MODEL"),
+        (["STORE", "--live", "TINY"], "were given: choose"),
+        (["STORE", "--buffer", "9000"], "--buffer is for --live MODEL"),
+        (["--live", "TINY", "--reads", "layers.0.resid"], "--live needs --corpus DIR"),
+        (["--live", "TINY", "--corpus", "CORPUS"], "and --reads SITE"),
+        (["--live", "TINY", "--corpus", "CORPUS", "--reads", "layers.9.resid"], "layers.9.resid"),
+        (
+            ["--live", "TINY", "--corpus", "CORPUS", "--reads", "layers.0.resid", "--buffer", "9"],
+            "buffer is 9; expected",
+        ),
+    ],
+)
+def test_what_to_train_on_is_a_store_or_a_live_model(
+    arguments: list[str],
+    named: str,
+    tiny_directory: Path,
+    small_run: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    places = {
+        "TINY": str(tiny_directory),
+        "STORE": str(small_run / "activations"),
+        "CORPUS": str(small_run / "corpus"),
+    }
+    words = [places.get(word, word) for word in arguments]
+    words += ["--context", "64"] if "--corpus" in words else []
+    status, line = failed(["train", *words, "--out", str(tmp_path / "d")], capsys)
+    assert status == 2
+    assert named in line
+
+
+def test_a_dictionary_is_trained_while_the_model_reads(
+    tiny_directory: Path, small_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "live"
+    words = ["train", "--live", str(tiny_directory), "--corpus", str(small_run / "corpus")]
+    words += ["--context", "64", "--reads", "layers.1.resid", "--buffer", "2000", "--batch", "256"]
+    words += ["--features", "64", "--k", "4", "--passes", "2", "--out", str(out), "--json"]
+    cli.main(words)
+    assert 0 < json.loads(capsys.readouterr().out)["fvu"] < 1
+    made = json.loads((out / "manifest.json").read_text())["made_from"]
+    stored = json.loads((small_run / "dictionary/manifest.json").read_text())["made_from"]
+    for name in ("model", "model_name", "tokenizer", "corpus", "context"):
+        assert made[name] == stored[name]
+    assert made["rules"]["special"] == stored["rules"]["special"]
+
+
 def test_a_wrong_argument_leaves_nothing_that_a_right_one_trips_over(
     tiny_directory: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -2,28 +2,20 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import cached_property
 
 import numpy as np
-import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.functional import kl_div, log_softmax
 
-from sememe.activations.batches import WindowBatch, window_batches
-from sememe.activations.harvest import check_corpus
-from sememe.activations.rules import HarvestConfig, TokenRules, pilot
-from sememe.corpora.corpus import Corpus, Windows
+from sememe.activations.batches import WindowBatch
+from sememe.activations.source import ModelSource
 from sememe.errors import UsageError
-from sememe.models.load import LanguageModel
-from sememe.models.reading import read, replaced
-
-SAMPLE_SEED = 2**31
-"""Seed of the order that samples are drawn in: no training run reaches it."""
+from sememe.models.reading import replaced
 
 
 @dataclass(frozen=True)
-class LiveStream:
+class LiveStream(ModelSource):
     """Training windows of a corpus in random order, read by the model batch by batch.
 
     A batch is whole windows, as many as hold at most its number of activations, so that the model
@@ -31,48 +23,14 @@ class LiveStream:
     over the text; a :class:`~sememe.activations.stream.Stream` reads once and shuffles single rows.
     """
 
-    model: LanguageModel
-    corpus: Corpus
-    sites: tuple[str, ...]
-    config: HarvestConfig = field(default_factory=HarvestConfig)
     _last: list[tuple[WindowBatch, Bool[Tensor, " tokens"]]] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        check_corpus(self.model, self.corpus, self.config)
-
-    @cached_property
-    def windows(self) -> Windows:
-        """Training windows, as long as the context allows."""
-        lead = 0 if self.model.tokenizer.bos is None else 1
-        return self.corpus.windows(self.config.context - lead, held_out=False)
-
-    @cached_property
-    def rules(self) -> TokenRules:
-        """The token rules, fixed by a pilot as for a store."""
-        return pilot(self.model, self.corpus, self.windows, self.sites, self.config)
-
-    @property
-    def widths(self) -> tuple[int, ...]:
-        """Width of each site."""
-        return tuple(self.model.width(site) for site in self.sites)
-
-    @cached_property
-    def scales(self) -> tuple[float, ...]:
-        """What to multiply each site by so that its mean squared norm is its width, by a sample."""
-        parts = self.sample(8192).split(list(self.widths), dim=1)
-        return tuple(float(part.square().mean().rsqrt()) for part in parts)
-
-    @property
-    def rows(self) -> int:
-        """Tokens in one pass, those included that the rules leave out."""
-        return int(self.windows.length.sum())
 
     def steps(self, batch: int, passes: int) -> int:
         """Return the number of batches in ``passes`` passes; the seed does not change it."""
-        if batch < self.windows.length.max():
+        if batch < self.longest:
             raise UsageError(
-                f"batch {batch} holds no window of {self.windows.length.max()} tokens: expected "
-                "that many or more, or a shorter context"
+                f"batch {batch} holds no window of {self.longest} tokens: expected that many or "
+                "more, or a shorter context"
             )
         if self.rows < batch:
             raise UsageError(
@@ -89,16 +47,6 @@ class LiveStream:
         for turn in range(first, passes):
             yield from map(self._read, self._groups(batch, seed, turn)[skip:per_pass])
             skip = 0
-
-    def sample(self, rows: int) -> Float[Tensor, "rows width"]:
-        """Return a fixed random sample of at most ``rows`` raw activations, fp32."""
-        parts, held = [], 0
-        for members in self._groups(int(self.windows.length.max()), SAMPLE_SEED, 0):
-            parts.append(self._read(members))
-            held += len(parts[-1])
-            if held >= rows:
-                break
-        return torch.cat(parts)[:rows]
 
     def divergence(self, rebuilt: Float[Tensor, "batch width"], site: str) -> Float[Tensor, ""]:
         """Return KL(model || model going on from ``rebuilt``), in nats a token predicted.
@@ -139,11 +87,7 @@ class LiveStream:
         return [*groups, order[first:]]
 
     def _read(self, members: np.ndarray) -> Float[Tensor, "batch width"]:
-        total = int(self.windows.length[members].max() + 1) * len(members)
-        bos = self.model.tokenizer.bos
-        (batch,) = window_batches(self.corpus, self.windows, members, batch_tokens=total, bos=bos)
-        found = read(self.model, batch.ids, self.sites)
-        values = {site: activation[batch.valid] for site, activation in found.items()}
-        kept = self.rules.keep(batch.ids[batch.valid], values)
+        (batch,) = self._window_batches(members, (self.longest + 1) * len(members))
+        rows, kept = self._rows(batch)
         self._last[:] = [(batch, kept)]
-        return torch.cat([values[site][kept].float() for site in self.sites], dim=1)
+        return rows.inputs

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Float, Int, Int64, Shaped, UInt8
 from safetensors import SafetensorError, safe_open
 
 from sememe.artefacts import read_manifest, verify_files
@@ -117,6 +117,23 @@ class Activations:
             raise UsageError(f"rows {start} to {stop}: {self.path} has rows 0 to {self.rows}")
         return out
 
+    def take(self, name: str, rows: Int64[np.ndarray, " rows"]) -> Shaped[torch.Tensor, "rows ..."]:
+        """Return rows by number, in any order, of a site or a row fact, in the stored dtype."""
+        order = np.argsort(rows)
+        ascending = rows[order]
+        if not (len(rows) and ascending[0] >= 0 and ascending[-1] < self.rows):
+            raise UsageError(f"rows {rows}: {self.path} has rows 0 to {self.rows}")
+        ends = np.searchsorted(ascending, self.shard_starts)
+        first = int(np.flatnonzero(ends)[0]) - 1
+        like = self._shard(first).empty(name, 1)
+        taken = np.empty((len(rows), like.nbytes), np.uint8)
+        for shard in np.flatnonzero(np.diff(ends)).tolist():
+            wanted = slice(ends[shard], ends[shard + 1])
+            inside = ascending[wanted] - self.shard_starts[shard]
+            taken[order[wanted]] = self._shard(shard).mapped(name).take(inside, 0)
+        typed = torch.from_numpy(taken).view(-1).view(like.dtype)
+        return typed.view(len(rows), *like.shape[1:])
+
     def in_order(self, site: str, chunk: int = 8192, shard: int | None = None) -> Iterator[Rows]:
         """Yield the rows of one shard, or of all, in corpus order, ``chunk`` at a time.
 
@@ -133,9 +150,9 @@ class Activations:
 
 
 class _Shard:
-    """One safetensors file, read by plain reads.
+    """One safetensors file: what is read in order by plain reads, rows here and there mapped.
 
-    Mapped into memory, as the library would, all of a store would count as the program's own.
+    All that is read of a mapped file counts as the program's own memory.
     """
 
     def __init__(self, path: Path) -> None:
@@ -150,6 +167,7 @@ class _Shard:
         (size,) = struct.unpack("<Q", os.pread(self._file, 8, 0))
         self._tensors = json.loads(os.pread(self._file, size, 8))
         self._begin = 8 + size
+        self._mapped: dict[str, UInt8[np.ndarray, "rows bytes"]] = {}
 
     def empty(self, name: str, rows: int) -> Shaped[torch.Tensor, "rows ..."]:
         """Return room for some rows of a tensor."""
@@ -165,3 +183,17 @@ class _Shard:
             if not got:
                 raise SememeError(f"{self.path} ends too early: it is damaged; verify the store")
             room, place = room[got:], place + got
+
+    def mapped(self, name: str) -> UInt8[np.ndarray, "rows bytes"]:
+        """Return where the rows of a tensor are mapped.
+
+        numpy copies rows of bytes on one thread, in half the time that torch takes for its dtypes.
+        """
+        if name not in self._mapped:
+            tensor = self._tensors[name]
+            begin, end = tensor["data_offsets"]
+            shape = tensor["shape"][0], (end - begin) // max(1, tensor["shape"][0])
+            self._mapped[name] = np.memmap(
+                self.path, np.uint8, "r", offset=self._begin + begin, shape=shape
+            )
+        return self._mapped[name]

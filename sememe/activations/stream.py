@@ -1,29 +1,59 @@
 """Shuffled batches from a store, addressable by batch number.
 
-Two levels of shuffle, both pure functions of (seed, pass): blocks of 1,024 consecutive rows are
-permuted over the whole store, then the rows of 128 such blocks at a time are permuted in memory.
-The passes follow each other without a gap, so that batch ``b`` is always rows ``b * batch`` onward
-of one endless sequence: a trainer that stops after any batch goes on from its number alone.
+Two levels of shuffle, both pure functions of (seed, pass): blocks of a few consecutive rows are
+permuted over the whole store, then the rows of a million tokens' worth of blocks at a time are
+permuted among themselves. The passes follow each other without a gap, so that batch ``b`` is always
+rows ``b * batch`` onward of one endless sequence: a trainer that stops after any batch goes on from
+its number alone, and there is no buffer to save. The buffer is the system's page cache: rows are
+gathered where the files are mapped.
+
+A document is a run of similar rows, and a batch should hold as many documents as by chance. On a
+large store a batch of ``b`` rows loses at most ``b * block / (2 * buffer)`` of them: 1.6% of those
+of 2,048 rows by default.
 """
 
+from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
+from itertools import islice, pairwise
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int, Int64
 
-from sememe.activations.store import Activations
+from sememe.activations.order import batch_numbers
+from sememe.activations.store import ROW_FACTS, Activations
 from sememe.errors import SememeError, UsageError
 
-BLOCK = 1024
-BUFFER_BLOCKS = 128
-SAMPLE_PASS = 2**31
-"""The pass that samples are drawn from: no training run reaches it."""
+BLOCK = 16
+BUFFER = 1 << 20
+SAMPLE_SEED = 2**31
+"""Seed of the order that samples are drawn in: no training run reaches it."""
+READ_AHEAD = 2
+"""Batches that are read while the one before is used."""
+
+
+class Batch(NamedTuple):
+    """Rows of a batch, and what is known of each.
+
+    Every row counts: what the token rules leave out is not there, so that no mask is needed. What
+    a dictionary writes, its targets, are columns of ``inputs`` like what it reads.
+    """
+
+    inputs: Float[torch.Tensor, "batch width"]
+    """Raw activations, fp32, of all sites side by side."""
+    token: Int[torch.Tensor, " batch"]
+    """Token ids."""
+    document: Int[torch.Tensor, " batch"]
+    """Numbers of the documents in the corpus."""
+    position: Int[torch.Tensor, " batch"]
+    """Places in the window that the model read, its BOS not counted."""
+    place: Int[torch.Tensor, " batch"]
+    """Places in the corpus."""
 
 
 @dataclass(frozen=True)
@@ -37,9 +67,10 @@ class MemoryStream:
     """Width of each site; for one site its whole width."""
 
     def __post_init__(self) -> None:
-        if self.x.ndim != 2 or not self.x.is_floating_point():
+        if self.x.ndim != 2 or not len(self.x) or not self.x.is_floating_point():
             raise UsageError(
-                f"x is {self.x.dtype}, {tuple(self.x.shape)}; expected floats (rows, width)"
+                f"x is {self.x.dtype}, {tuple(self.x.shape)}; expected floats (rows, width), with "
+                "one row or more"
             )
         if len(self.widths) != len(self.sites) or sum(self.widths) != self.x.shape[1]:
             raise UsageError(
@@ -77,19 +108,13 @@ class MemoryStream:
         self, batch: int, passes: int, seed: int, start: int = 0
     ) -> Iterator[Float[torch.Tensor, "batch width"]]:
         """Yield raw fp32 batches number ``start`` to the last; each pass has its own order."""
-        orders: dict[int, npt.NDArray[np.int64]] = {}
-        for number in range(start, self.steps(batch, passes)):
-            turns, places = np.divmod(np.arange(number * batch, (number + 1) * batch), self.rows)
-            for turn in set(range(turns[0], turns[-1] + 1)) - set(orders):
-                orders[turn] = np.random.default_rng([seed, turn]).permutation(self.rows)
-            for turn in [turn for turn in orders if turn < turns[0]]:
-                del orders[turn]
-            chosen = [orders[turn][place] for turn, place in zip(turns, places, strict=True)]
-            yield self.x[torch.tensor(chosen)].float()
+        order = batch_numbers(self.rows, batch, block=1, buffer=self.rows, seed=seed, start=start)
+        for numbers in islice(order, max(0, self.steps(batch, passes) - start)):
+            yield self.x[torch.from_numpy(numbers)].float()
 
     def sample(self, rows: int) -> Float[torch.Tensor, "rows width"]:
         """Return a fixed random sample of at most ``rows`` raw rows, fp32."""
-        order = np.random.default_rng([SAMPLE_PASS]).permutation(self.rows)
+        order = np.random.default_rng([SAMPLE_SEED]).permutation(self.rows)
         return self.x[torch.from_numpy(order[:rows])].float()
 
 
@@ -104,14 +129,31 @@ def _whole_batches(rows: int, batch: int, passes: int) -> int:
 class Stream:
     """One site of a store, or several side by side, as shuffled batches.
 
-    Every row comes once a pass; a batch spans at least ``buffer_blocks`` places in the corpus.
-    Memory: two buffers of ``buffer_blocks`` x ``block`` rows in the stored dtype.
+    Every row comes once a pass, over all ranks together. Memory: a few batches, and of the page
+    cache what ``buffer`` rows take in the store.
+
+    Raises UsageError for a site that the store lacks and numbers out of range.
     """
 
     activations: Activations
     sites: tuple[str, ...]
     block: int = BLOCK
-    buffer_blocks: int = BUFFER_BLOCKS
+    """Consecutive rows that are read together."""
+    buffer: int = BUFFER
+    """Rows that are permuted among themselves."""
+    rank: int = 0
+    """Which share of every batch of all ranks this one draws, from 0."""
+    ranks: int = 1
+    """Processes that share the rows; a batch size is one rank's own."""
+
+    def __post_init__(self) -> None:
+        for name, value in (("block", self.block), ("buffer", self.buffer), ("ranks", self.ranks)):
+            if value < 1:
+                raise UsageError(f"{name} is {value}; expected 1 or more")
+        if not 0 <= self.rank < self.ranks:
+            raise UsageError(f"rank is {self.rank}; expected 0 to {self.ranks - 1}, one of ranks")
+        for site in self.sites:
+            self.activations.width(site)
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -120,7 +162,7 @@ class Stream:
 
     @property
     def rows(self) -> int:
-        """Rows in one pass."""
+        """Rows in one pass of all ranks."""
         return self.activations.rows
 
     @property
@@ -128,37 +170,60 @@ class Stream:
         """What to multiply each site by so that its mean squared norm is its width."""
         return tuple(self.activations.scale(site) for site in self.sites)
 
+    @property
+    def made_from(self) -> dict[str, Any]:
+        """What a dictionary trained on this is made from: model, tokenizer, corpus, rules."""
+        manifest = self.activations.manifest
+        return {
+            **manifest["made_from"],
+            "activations": self.activations.hash,
+            "rules": manifest["rules"],
+            "context": manifest["config"].get("context"),
+        }
+
     def steps(self, batch: int, passes: int) -> int:
-        """Number of whole batches in ``passes`` passes; UsageError if there is not one."""
-        return _whole_batches(self.rows, batch, passes)
+        """Number of whole batches that each rank draws in ``passes`` passes, the same for all.
+
+        Passes follow each other without a gap, so that fewer than ``batch`` x ``ranks`` rows of the
+        last one are left over, however many ranks there are. UsageError if there is not one batch.
+        """
+        return _whole_batches(self.rows, batch * self.ranks, passes)
 
     def batches(
         self, batch: int, passes: int, seed: int, start: int = 0
     ) -> Iterator[Float[torch.Tensor, "batch width"]]:
         """Yield raw fp32 batches number ``start`` to the last of ``passes`` passes."""
-        remaining = self.steps(batch, passes) - start
-        first_pass, skip = divmod(start * batch, self.rows)
-        carried: list[torch.Tensor] = []
-        held = 0
-        for rows in self._shuffled(seed, range(first_pass, passes), skip):
-            carried.append(rows)
-            held += len(rows)
-            if held < batch:
-                continue
-            pool = torch.cat(carried) if len(carried) > 1 else rows
-            whole = min(held // batch, remaining)
-            for number in range(whole):
-                yield pool[number * batch : (number + 1) * batch].float()
-            remaining -= whole
-            if not remaining:
-                return
-            carried = [pool[whole * batch :]]
-            held -= whole * batch
+        for columns in self._read(self.sites, batch, passes, seed, start):
+            yield _side_by_side(columns)
+
+    def described(self, batch: int, passes: int, seed: int, start: int = 0) -> Iterator[Batch]:
+        """Yield the same batches with the token, document, position and place of every row."""
+        for columns in self._read((*self.sites, *ROW_FACTS), batch, passes, seed, start):
+            yield Batch(_side_by_side(columns[: len(self.sites)]), *columns[len(self.sites) :])
 
     def sample(self, rows: int, seed: int = 0) -> Float[torch.Tensor, "rows width"]:
         """Return a fixed random sample of at most ``rows`` raw rows, fp32."""
-        pool = next(self._shuffled(seed, range(SAMPLE_PASS, SAMPLE_PASS + 1), 0))
-        return pool[:rows].float()
+        order = np.random.default_rng([SAMPLE_SEED, seed]).permutation(self.rows)
+        return self.take(order[:rows])
+
+    def take(self, numbers: Int64[np.ndarray, " rows"]) -> Float[torch.Tensor, "rows width"]:
+        """Return raw rows by number, fp32."""
+        return _side_by_side([self.activations.take(site, numbers) for site in self.sites])
+
+    def numbers(
+        self, batch: int, seed: int, start: int = 0
+    ) -> Iterator[Int64[np.ndarray, " batch"]]:
+        """Yield the row numbers of batch ``start`` and those after it, without end."""
+        return batch_numbers(
+            self.rows,
+            batch,
+            block=self.block,
+            buffer=self.buffer,
+            seed=seed,
+            start=start,
+            rank=self.rank,
+            ranks=self.ranks,
+        )
 
     def first_not_finite(self) -> str:
         """Return the shard and row of the first NaN or infinite value; empty if there is none."""
@@ -171,45 +236,25 @@ class Stream:
                     return f"{self.activations.path / shard}, row {int(bad[0])}, site {site}"
         return ""
 
-    def _shuffled(self, seed: int, passes: range, skip: int) -> Iterator[torch.Tensor]:
-        """Yield the rows of buffer after buffer, leaving out the first ``skip`` rows."""
+    def _read(
+        self, names: tuple[str, ...], batch: int, passes: int, seed: int, start: int
+    ) -> Iterator[list[torch.Tensor]]:
+        """Yield columns of the store for each batch, a few batches read ahead in a thread."""
+
+        def take(numbers: npt.NDArray[np.int64]) -> list[torch.Tensor]:
+            return [self.activations.take(name, numbers) for name in names]
+
+        order = self.numbers(batch, seed, start)
+        pending: deque[Future[list[torch.Tensor]]] = deque()
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="stream") as reader:
-            pending = None
-            for number in passes:
-                for group, blocks in enumerate(self._groups(seed, number)):
-                    size = int((blocks[:, 1] - blocks[:, 0]).sum())
-                    if skip >= size:
-                        skip -= size
-                        continue
-                    following = reader.submit(self._load, blocks, (seed, number, group + 1), skip)
-                    skip = 0
-                    if pending is not None:
-                        yield pending.result()
-                    pending = following
-            if pending is not None:
-                yield pending.result()
+            for numbers in islice(order, max(0, self.steps(batch, passes) - start)):
+                pending.append(reader.submit(take, numbers))
+                if len(pending) > READ_AHEAD:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
 
-    def _groups(self, seed: int, number: int) -> Iterator[npt.NDArray[np.int64]]:
-        """Yield the (start, stop) of the blocks that share a buffer, for one pass."""
-        starts = self.activations.shard_starts
-        blocks = np.array(
-            [
-                (low, min(low + self.block, last))
-                for first, last in pairwise(starts)
-                for low in range(first, last, self.block)
-            ]
-        )
-        order = np.random.default_rng([seed, number]).permutation(len(blocks))
-        for first in range(0, len(blocks), self.buffer_blocks):
-            yield blocks[order[first : first + self.buffer_blocks]]
 
-    def _load(
-        self, blocks: npt.NDArray[np.int64], key: tuple[int, int, int], skip: int
-    ) -> torch.Tensor:
-        columns = [
-            torch.cat([self.activations.read(site, low, high) for low, high in blocks.tolist()])
-            for site in self.sites
-        ]
-        rows = columns[0] if len(columns) == 1 else torch.cat(columns, dim=1)
-        order = np.random.default_rng(key).permutation(len(rows))[skip:]
-        return rows[torch.from_numpy(order)]
+def _side_by_side(columns: list[torch.Tensor]) -> Float[torch.Tensor, "rows width"]:
+    wide = [column.float() for column in columns]
+    return wide[0] if len(wide) == 1 else torch.cat(wide, dim=1)

@@ -2,21 +2,39 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tyro.conf import Positional
 
-from sememe.commands.dials import Training
+from sememe.commands.dials import ModelDtype, Training
 from sememe.commands.figures import show
 from sememe.errors import UsageError
 from sememe.terminal import terminal_progress
 
+if TYPE_CHECKING:
+    from sememe.activations.buffered import BufferedStream
+    from sememe.activations.stream import Stream
+    from sememe.progress import Progress
+
 
 @dataclass(frozen=True, kw_only=True)
 class Train(Training):
-    """Train a dictionary on stored activations."""
+    """Train a dictionary on stored activations, or on a model's as it reads text."""
 
-    activations: Positional[Path]
-    """Directory of the store."""
+    activations: Positional[Path | None] = None
+    """Directory of the store; none with --live."""
+    live: str | None = None
+    """Train on this model's activations as it reads, without a store; needs --corpus, --reads."""
+    corpus: Path | None = None
+    """Directory of the corpus that the live model reads."""
+    context: int | None = None
+    """Longest stretch of a document that the live model reads at once, in tokens; else 256."""
+    buffer: int | None = None
+    """Activations of the live model held in memory to be mixed; else 131,072."""
+    model_dtype: ModelDtype = "auto"
+    """What the live model computes in."""
+    accept_terms: bool = False
+    """Accept the terms of a live model that has them (Gemma)."""
     out: Path
     """Directory of the dictionary."""
     reads: tuple[str, ...] = ()
@@ -29,30 +47,62 @@ class Train(Training):
     """Print JSON."""
 
     def __call__(self) -> None:
-        from sememe.activations.store import Activations
         from sememe.activations.stream import Stream
-        from sememe.job import provenance
         from sememe.planner import check_train
         from sememe.training.loop import train
 
+        config = replace(self.training(), skip=self.skip)
+        with terminal_progress() as progress:
+            stream = self._live(progress) if self.live else self._stored()
+            reads = self.reads or stream.sites
+            writes = self.writes or reads
+            if isinstance(stream, Stream):
+                check_train(stream.activations, self.out, config, reads, writes)
+            dictionary = train(
+                stream, config, self.out, reads=reads, writes=writes, progress=progress
+            )
+        show({**dictionary.manifest["figures"], "out": str(self.out)}, self.json)
+
+    def _stored(self) -> "Stream":
+        from sememe.activations.store import Activations
+        from sememe.activations.stream import Stream
+
+        if self.activations is None:
+            raise UsageError("what to train on is needed: a store's directory, or --live MODEL")
+        for name in ("corpus", "context", "buffer"):
+            if getattr(self, name) is not None:
+                raise UsageError(f"--{name} is for --live MODEL, but a store was given")
         stored = Activations.open(self.activations)
         if not self.reads and len(stored.sites) > 1:
             raise UsageError(f"--reads is needed: {self.activations} holds {stored.sites}")
         reads = self.reads or tuple(stored.sites)
-        writes = self.writes or reads
-        config = replace(self.training(), skip=self.skip)
-        check_train(stored, self.out, config, reads, writes)
-        with terminal_progress() as progress:
-            dictionary = train(
-                Stream(stored, tuple(dict.fromkeys((*reads, *writes)))),
-                config,
-                self.out,
-                reads=reads,
-                writes=writes,
-                made_from=provenance(stored),
-                progress=progress,
-            )
-        show({**dictionary.manifest["figures"], "out": str(self.out)}, self.json)
+        return Stream(stored, tuple(dict.fromkeys((*reads, *self.writes))))
+
+    def _live(self, progress: "Progress") -> "BufferedStream":
+        from sememe.activations.buffered import BUFFER, BufferedStream
+        from sememe.activations.rules import HarvestConfig
+        from sememe.corpora.corpus import Corpus
+        from sememe.models.load import load_model
+
+        if self.activations is not None:
+            raise UsageError(f"both {self.activations} and --live {self.live} were given: choose")
+        if self.corpus is None or not self.reads:
+            raise UsageError("--live needs --corpus DIR, the text to read, and --reads SITE")
+        assert self.live is not None
+        model = load_model(
+            self.live,
+            dtype=self.model_dtype,
+            accept_terms=self.accept_terms,
+            progress=progress,
+        )
+        config = HarvestConfig()
+        return BufferedStream(
+            model,
+            Corpus.open(self.corpus),
+            tuple(dict.fromkeys((*self.reads, *self.writes))),
+            config if self.context is None else replace(config, context=self.context),
+            buffer=BUFFER if self.buffer is None else self.buffer,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -30,8 +30,8 @@ def train(
     default what it reads: one site makes an autoencoder, another one written a transcoder, several
     a crosscoder. Killed and called again with the same arguments it goes on from its last
     checkpoint and ends with the same bytes; once finished it returns what is there. ``made_from``
-    names the inputs by hash. It trains on ``device`` (``cuda`` sums in another order than ``cpu``)
-    and returns a dictionary on the CPU.
+    names the inputs by hash, by default those that the stream names. It trains on ``device``
+    (``cuda`` sums in another order than ``cpu``) and returns a dictionary on the CPU.
 
     Raises UsageError for arguments that cannot work, SememeError for activations that are not
     finite or all alike and for training that diverges.
@@ -39,7 +39,7 @@ def train(
     progress = progress or Progress()
     reads = reads or stream.sites
     writes = writes or reads
-    inputs = dict(made_from or {})
+    inputs = dict(getattr(stream, "made_from", {}) if made_from is None else made_from)
     settings = {n: v for n, v in config.to_json().items() if n != "checkpoint_every"}
     run_key = {
         **settings,

@@ -11,7 +11,13 @@ from sememe.artefacts import write_bytes, write_manifest
 SITE = "layers.0.resid"
 
 
-def make_store(path: Path, values: torch.Tensor, shard_rows: list[int]) -> Activations:
+def make_store(
+    path: Path,
+    values: torch.Tensor,
+    shard_rows: list[int],
+    document: torch.Tensor | None = None,
+) -> Activations:
+    """Write rows cut into shards; without ``document`` each ten rows are one."""
     shards, start = [], 0
     for number, rows in enumerate(shard_rows):
         part = values[start : start + rows]
@@ -20,7 +26,7 @@ def make_store(path: Path, values: torch.Tensor, shard_rows: list[int]) -> Activ
         tensors = {
             SITE: part.contiguous(),
             "token": place.int() % 7,
-            "document": (place // 10).int(),
+            "document": (place // 10).int() if document is None else document[place],
             "position": (place % 10).int(),
             "place": place.clone(),
         }

@@ -1,5 +1,6 @@
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -48,3 +49,14 @@ def test_wrong_requests_name_what_is_there(tmp_path: Path) -> None:
         store.read(SITE, 20, 30)
     with pytest.raises(SememeError, match="does not exist"):
         Activations.open(tmp_path / "nowhere")
+
+
+def test_rows_are_taken_in_any_order_across_shards(tmp_path: Path) -> None:
+    values = torch.randn(100, 4).half()
+    store = make_store(tmp_path, values, [30, 0, 50, 20])
+    numbers = np.array([99, 0, 30, 29, 79, 80, 5, 5])
+    assert torch.equal(store.take(SITE, numbers), values[numbers])
+    assert store.take("place", numbers).tolist() == numbers.tolist()
+    for wrong in ([], [3, 100], [-1]):
+        with pytest.raises(UsageError, match="has rows 0 to 100"):
+            store.take(SITE, np.array(wrong, np.int64))
