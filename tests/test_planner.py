@@ -64,7 +64,9 @@ def test_what_is_on_the_disk_at_once_is_counted_and_what_was_removed_is_not(work
     long = replace(work, train=replace(work.train, checkpoint_every=1))
     kept, needed = needs(work), needs(long)
     weights = 4 * work.train.features * (2 * 32 + 2)
-    assert needed["train"].scratch == (KEPT + 1) * 3 * weights
+    assert needed["train"].scratch == (KEPT + 1) * 2 * weights  # and their second moments
+    with_momentum = needs(replace(long, train=replace(long.train, beta1=0.9)))
+    assert with_momentum["train"].scratch == (KEPT + 1) * 3 * weights
     before = sum(kept[stage].disk for stage in ("corpus", "harvest", "train"))
     codes = before + needed["describe"].disk + needed["describe"].scratch
     assert totals(needed).disk == max(before + needed["train"].scratch, codes)

@@ -170,7 +170,7 @@ def test_transcoders_of_every_kind_learn_from_random_rows(kind, seed, tmp_path):
     stream, _ = world()
     turn = torch.linalg.qr(torch.randn(24, 24, generator=torch.Generator().manual_seed(3))).Q
     both = MemoryStream(torch.cat([stream.x + 2, stream.x @ turn.T], 1), ("in", "out"), (24, 24))
-    config = small(**KINDS[kind], seed=seed, passes=4)
+    config = small(**KINDS[kind], seed=seed, passes=5)
     dictionary = train(both, config, tmp_path / "d", reads=("in",), writes=("out",))
     assert dictionary.manifest["figures"]["fvu"] < 0.5
 
