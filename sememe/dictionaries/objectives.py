@@ -5,6 +5,7 @@ summed over the width and averaged over rows. So an L1 weight of 5 is that of Sc
 Monosemanticity, and predicting zero costs ``width``.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, NamedTuple
@@ -19,6 +20,8 @@ from sememe.dictionaries.nonlinearities import TopK
 from sememe.dictionaries.scores import Activity, Values
 from sememe.errors import UsageError
 from sememe.kernels import Code, decode, encode_topk, gather, products, squared_distance
+
+LEAST_ENTRIES = 32
 
 
 class Step(NamedTuple):
@@ -215,11 +218,16 @@ class AuxK(Term):
     weight: float = 1 / 32
     most: int | None = None
     """Dead features active on one activation; by default half the width."""
+    budget: float | None = 0.5
+    """Entries they may have for each of the living (32 a row, or k if that is more): they look at
+    every second, third ... row of a batch, at others in the next. None looks at all rows."""
     name: ClassVar[str] = "auxk"
     through_rebuilt: ClassVar[bool] = False
 
     def refusal(self, config: DictionaryConfig) -> str:
         """Refuse to let none of them act."""
+        if self.budget is not None and not self.budget > 0:
+            return f"its budget is {self.budget}; expected more than 0, or none"
         return "" if self.most is None or self.most > 0 else f"most is {self.most}; expected 1 up"
 
     def __call__(self, step: Step) -> Float[Tensor, ""]:
@@ -229,7 +237,8 @@ class AuxK(Term):
         dictionary, dead = step.dictionary, step.dead
         most = min(self.most or max(1, step.x.shape[1] // 2), len(dead))
         W_enc, bias = dictionary.W_enc[dead], dictionary.b_enc[dead]
-        x = dictionary.centred(step.x).detach()
+        rows = self._rows(step, most)
+        x = dictionary.centred(step.x[rows]).detach()
         # Lifted above zero for the selection, which takes positive scores alone. The lift rounds
         # values away where it is large, so they are computed again; gradients need no values.
         lift = (bias.abs().max() + W_enc.norm(dim=1).max() * x.norm(dim=1).max()).detach()
@@ -238,7 +247,14 @@ class AuxK(Term):
         exact = products(code.indices, there, W_enc, x) + bias[code.indices.long()].detach()
         values = exact * there + (code.values - code.values.detach())
         rebuilt = decode(Code(code.indices, values), dictionary.W_dec[dead], there)
-        return unexplained((step.target - step.rebuilt).detach(), rebuilt)
+        return unexplained((step.target[rows] - step.rebuilt[rows]).detach(), rebuilt)
+
+    def _rows(self, step: Step, most: int) -> slice:
+        if self.budget is None:
+            return slice(None)
+        stride = math.ceil(most / (self.budget * max(step.k, LEAST_ENTRIES)))
+        stride = max(1, min(stride, len(step.x)))
+        return slice(step.number % stride, None, stride)
 
 
 @dataclass(frozen=True)

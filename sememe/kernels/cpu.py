@@ -256,7 +256,7 @@ def weight_gradient(
     """See :func:`sememe.kernels.reference.weight_gradient`."""
     products, bias = products_of(indices, coefficients, x, features)
     out = empty(features, x.shape[1])
-    starts, row, weight, rows = (part.numpy() for part in products)
+    starts, row, weight, rows = (part.numpy() for part in products[:4])
     o = out.numpy()
     share_out(
         lambda a, b: compiled.product_rows(starts, row, weight, rows, o[a:b], a), features, FEATURES
@@ -353,8 +353,9 @@ _NOTHING = np.empty((0, 0), np.float32)
 def _gradient(gradient: Tensor | Products) -> updates.Gradient:
     """Return the gradient as the loops take it."""
     if isinstance(gradient, Products):
-        starts, row, weight, x = (part.numpy() for part in gradient)
-        return updates.Gradient(_NOTHING, starts, row, weight, x)
+        starts, row, weight, x = (part.numpy() for part in gradient[:4])
+        more = _NOTHING if gradient.more is None else _array(gradient.more)
+        return updates.Gradient(more, starts, row, weight, x)
     none = np.empty(0, np.int64), np.empty(0, np.int32), np.empty(0, np.float32)
     return updates.Gradient(_array(gradient), *none, x=_NOTHING)
 

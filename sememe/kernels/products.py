@@ -24,6 +24,8 @@ class Products(NamedTuple):
     row: Int[Tensor, " entries"]
     weight: Float[Tensor, " entries"]
     x: Float[Tensor, "rows width"]
+    more: Float[Tensor, "features width"] | None = None
+    """What is added to it."""
 
     def dense(self) -> Float[Tensor, "features width"]:
         """Return the gradient added up."""
@@ -31,6 +33,8 @@ class Products(NamedTuple):
         total = int(self.starts[-1])
         feature = torch.arange(len(counts), device=counts.device).repeat_interleave(counts)
         out = self.x.new_zeros(len(counts), self.x.shape[1])
+        if self.more is not None:
+            out += self.more
         weighed = self.x[self.row[:total].long()] * self.weight[:total, None]
         return out.index_add_(0, feature, weighed)
 

@@ -12,7 +12,7 @@ from sememe.kernels.compiled import Array, compiled, product_row
 
 
 class Gradient(NamedTuple):
-    """A gradient of weights: ``dense``, or where that is empty products."""
+    """A gradient of weights: ``dense`` plus products, either of which may be empty."""
 
     dense: Array
     starts: Array
@@ -24,10 +24,14 @@ class Gradient(NamedTuple):
 @compiled
 def row_gradient(gradient: Gradient, f: int, parameter: Array, unit: bool, out: Array) -> None:
     """Write the gradient of row ``f``; of a ``unit`` row without the part along it."""
-    if len(gradient.dense):
-        out[:] = gradient.dense[f]
-    else:
+    if len(gradient.starts):
         product_row(gradient.starts, gradient.row, gradient.weight, gradient.x, f, out)
+    else:
+        out[:] = 0
+    if len(gradient.dense):
+        dense = gradient.dense[f]
+        for j in range(out.shape[0]):
+            out[j] += dense[j]
     if unit:
         along = out.dtype.type(0)
         for j in range(out.shape[0]):

@@ -43,12 +43,11 @@ class Optimiser:
         if clip:
             self._clip(clip)
         for name, parameter in self.parameters.items():
-            gradient: Tensor | Products | None = products.get(parameter.data_ptr())
+            made = products.get(parameter.data_ptr())
+            gradient: Tensor | Products | None = made
             if parameter.grad is not None:
                 summed = _as_rows(parameter.grad)
-                gradient = (
-                    summed.add_(gradient.dense()) if isinstance(gradient, Products) else summed
-                )
+                gradient = summed if made is None else made._replace(more=summed)
             if gradient is not None:
                 unit = self.unit_rows and name == "W_dec"
                 self._move(name, parameter.data, gradient, learning_rate, unit)

@@ -162,6 +162,20 @@ def test_auxk_teaches_dead_features_alone():
     assert dictionary.b_dec.grad is None
 
 
+def test_auxk_on_a_budget_looks_at_some_rows_and_at_others_in_the_next_step():
+    """Two entries a row where .9 are allowed for each of 30 rows: every third row."""
+    step = auxk_step()
+    found = [float(AuxK(budget=0.9 / 32)(step._replace(number=n))) for n in range(4)]
+    for number in range(3):
+        rows = slice(number, None, 3)
+        part = step._replace(x=step.x[rows], target=step.target[rows], rebuilt=step.rebuilt[rows])
+        assert found[number] == pytest.approx(float(AuxK(budget=None)(part)), rel=1e-6)
+    assert found[3] == found[0]
+    assert len(set(found)) == 3
+    with_all = float(AuxK()(step))
+    assert with_all == float(AuxK(budget=None)(step))
+
+
 def test_auxk_does_not_count_the_decoder_bias_again():
     """Moving the bias and the input together leaves the dead features' task as it was."""
     step = auxk_step()

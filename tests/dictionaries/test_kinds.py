@@ -423,6 +423,7 @@ def test_entries_that_a_relu_zeroed_get_no_gradient():
         ("jumprelu", L0(target=0.0), "target is 0.0"),
         ("relu", Tanh(c=0.0), "c is 0.0"),
         ("topk", AuxK(most=0), "most is 0"),
+        ("topk", AuxK(budget=0.0), "its budget is 0.0; expected more than 0"),
         ("topk", Matryoshka(shares=()), "no prefixes"),
         ("jumprelu", GateReconstruction(), "only gated has a gate"),
         ("topk", Matryoshka(shares=(0.5, 1.5)), "expected numbers between 0 and 1"),
