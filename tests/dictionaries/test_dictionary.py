@@ -162,6 +162,7 @@ def test_auxk_teaches_dead_features_alone():
     assert dictionary.b_dec.grad is None
 
 
+@torch.no_grad()
 def test_auxk_on_a_budget_looks_at_some_rows_and_at_others_in_the_next_step():
     """Two entries a row where .9 are allowed for each of 30 rows: every third row."""
     step = auxk_step()
