@@ -201,6 +201,7 @@ def map_model(config: MapConfig, out: Path, *, progress: Progress | None = None)
             run.dictionary,
             progress=progress,
         )
+    stored.close()
     with clock("evaluate"):
         report = evaluate(model, dictionary, held_out, corpus, run.report, progress=progress)
     with clock("describe"):

@@ -97,6 +97,10 @@ class Activations:
         """What to multiply activations by so that their mean squared norm is their width."""
         return float(self._facts(site)["scale"])
 
+    def close(self) -> None:
+        """Let go of the files: what was read of them here and there leaves memory."""
+        self._open.clear()
+
     def _shard(self, number: int) -> "_Shard":
         if number not in self._open:
             self._open[number] = _Shard(self.path / self.manifest["shards"][number]["file"])
