@@ -16,7 +16,7 @@ from sememe.activations.stream import Batch
 from sememe.errors import UsageError
 
 BUFFER = 131_072
-CHUNK_BATCHES = 4
+CHUNK_BATCHES = 16
 """Forward passes' worth of windows that are read together, so that similar lengths meet."""
 
 
@@ -121,7 +121,7 @@ class BufferedStream(ModelSource):
         cuts = self.parts * self.ranks
         which = (np.cumsum(lengths) - lengths) * cuts // self.rows
         mine = which == part * self.ranks + self.rank
-        most = max(self.longest, min(CHUNK_BATCHES * self.config.batch_tokens, self.buffer // 8))
+        most = max(self.longest, min(CHUNK_BATCHES * self.config.batch_tokens, self.buffer // 2))
         chunks: deque[np.ndarray] = deque()
         chunk: list[int] = []
         held = 0
