@@ -18,7 +18,7 @@ import torch
 
 from sememe.activations.batches import window_batches
 from sememe.activations.rules import DTYPES, HarvestConfig, TokenRules, pilot, row_norms
-from sememe.activations.shards import checked_square, finish_store, shard_bytes, shard_name
+from sememe.activations.shards import Column, column_facts, finish_store, shard_bytes, shard_name
 from sememe.activations.store import Activations
 from sememe.artefacts import begin, claim, is_finished, tidy, write_bytes
 from sememe.corpora.corpus import Corpus, Windows
@@ -154,11 +154,12 @@ def _shard(
     lengths = windows.length[members.start : members.stop]
     begins = np.cumsum(lengths) - lengths
     count = int(lengths.sum())
-    dtype = DTYPES[rules.dtype]
-    stored = {site: torch.empty(count, model.width(site), dtype=dtype) for site in sites}
+    columns = [Column(site, rules.dtype) for site in sites]
+    stored: dict[str, torch.Tensor] = {}
+    for column in columns:
+        stored |= column.room(count, model.width(column.site))
     token = torch.empty(count, dtype=torch.int32)
     kept = torch.zeros(count, dtype=torch.bool)
-    squares = dict.fromkeys(sites, 0.0)
     for batch in window_batches(
         corpus, windows, members, batch_tokens=config.batch_tokens, bos=bos
     ):
@@ -175,16 +176,17 @@ def _shard(
         keep = rules.keep_by_norm(ids, norms)
         token[rows] = ids.int()
         kept[rows] = keep
-        for site, activation in values.items():
-            squares[site] += checked_square(activation[keep], norms[site][keep], dtype, site)
-            stored[site][rows] = activation.to(dtype)
+        for column in columns:
+            activation, norm = values[column.site][keep], norms[column.site][keep]
+            for name, part in column.stored(activation, norm).items():
+                stored[name][rows[keep]] = part
         progress.advance(len(ids))
     starts, documents = (
         torch.from_numpy(np.repeat(column[members.start : members.stop], lengths))
         for column in (windows.start, windows.document)
     )
     position = torch.arange(count) - torch.from_numpy(np.repeat(begins, lengths))
-    tensors = {site: rows_of[kept] for site, rows_of in stored.items()}
+    tensors = {name: rows_of[kept] for name, rows_of in stored.items()}
     tensors |= {
         "token": token[kept],
         "document": documents[kept].int(),
@@ -193,7 +195,8 @@ def _shard(
     }
     specials = int(torch.isin(token, torch.tensor(rules.special, dtype=torch.int32)).sum())
     left_out = {"special": specials, "sink": count - specials - int(kept.sum())}
-    return shard_bytes(tensors, {"rows": int(kept.sum()), "squares": squares, "left_out": left_out})
+    facts = {"rows": int(kept.sum()), "left_out": left_out, **column_facts(columns)}
+    return shard_bytes(tensors, facts)
 
 
 def check_corpus(
@@ -228,7 +231,8 @@ def check_context(model: LanguageModel, config: HarvestConfig) -> None:
 def _check_space(
     out: Path, model: LanguageModel, sites: Sequence[str], windows: Windows, dtype: str
 ) -> None:
-    row_bytes = sum(model.width(site) for site in sites) * DTYPES[dtype].itemsize + 20
+    scales = 4 * len(sites) if dtype == "int8" else 0
+    row_bytes = sum(model.width(site) for site in sites) * DTYPES[dtype].itemsize + scales + 20
     needed = int(windows.length.sum()) * row_bytes
     present = sum(path.stat().st_size for path in out.glob("shard-*.safetensors"))
     free = shutil.disk_usage(out).free

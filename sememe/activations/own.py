@@ -17,9 +17,10 @@ from jaxtyping import Bool
 from torch import Tensor, nn
 
 from sememe.activations.modules import Batch, ModuleReader, checksum_of
-from sememe.activations.rules import DTYPES, TokenRules, row_norms
+from sememe.activations.rules import TokenRules, row_norms
 from sememe.activations.shards import (
-    checked_square,
+    Column,
+    column_facts,
     finish_store,
     shard_bytes,
     shard_facts,
@@ -43,7 +44,7 @@ def harvest_module(
     name: str = "",
     valid: Callable[[Batch], Bool[Tensor, "inputs places"]] | None = None,
     channel_axis: int | None = None,
-    dtype: Literal["fp16", "bf16", "fp32"] = "fp32",
+    dtype: Literal["fp16", "bf16", "fp32", "int8"] = "fp32",
     shard_rows: int = 65_536,
     progress: Progress | None = None,
 ) -> Activations:
@@ -64,7 +65,7 @@ def harvest_module(
         valid: Given a batch, which places count; by default all. For padded sequences.
         channel_axis: The axis of the numbers of an activation; by default 1 for tensors of four and
             more axes, as convolutions give them, else the last.
-        dtype: Of the store.
+        dtype: Of the store; int8 has a scale for each row.
         shard_rows: Rows of a file, the last one's excepted.
 
     Raises:
@@ -219,15 +220,13 @@ class _Writer:
 
     def _write(self, end: int, following: _Place, skip: int) -> None:
         rows = {name: torch.cat([part[name] for part in self._held]) for name in self._held[0]}
-        squares = {}
-        for site in self.sites:
-            dtype, norms = DTYPES[self.dtype], row_norms(rows[site])
-            squares[site] = checked_square(rows[site], norms, dtype, site)
-            rows[site] = rows[site].to(dtype)
+        columns = [Column(site, self.dtype) for site in self.sites]
+        for column in columns:
+            rows |= column.stored(rows[column.site], row_norms(rows[column.site]))
         count = self._rows()
         facts = {
             "rows": count,
-            "squares": squares,
+            **column_facts(columns),
             "left_out": {"not valid": end - self._end - count},
             "next": following,
             "skip": skip,

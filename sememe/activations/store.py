@@ -1,8 +1,8 @@
 """Read stored activations: safetensors shards in corpus order, several sites side by side.
 
-Each shard holds, for every site, a tensor of (rows, width), and for every row ``token`` (its id),
-``document``, ``position`` (its place in the model's window) and ``place`` (where it is in
-the corpus).
+Each shard holds, for every site, a tensor of (rows, width), with a scale a row where that is int8,
+and for every row ``token`` (its id), ``document``, ``position`` (its place in the model's window)
+and ``place`` (where it is in the corpus).
 """
 
 import json
@@ -19,6 +19,7 @@ import torch
 from jaxtyping import Float, Int, Int64, Shaped, UInt8
 from safetensors import SafetensorError, safe_open
 
+from sememe.activations.quantised import dequantise, scale_name
 from sememe.artefacts import read_manifest, verify_files
 from sememe.errors import SememeError, UsageError
 
@@ -27,6 +28,7 @@ STORED = {
     "F16": torch.float16,
     "BF16": torch.bfloat16,
     "F32": torch.float32,
+    "I8": torch.int8,
     "I32": torch.int32,
     "I64": torch.int64,
 }
@@ -89,6 +91,15 @@ class Activations:
         facts: dict[str, Any] = self.manifest["sites"][site]
         return facts
 
+    def _check_name(self, name: str) -> None:
+        if name not in ROW_FACTS:
+            self._facts(name)
+
+    @property
+    def dtype(self) -> str:
+        """What sites are stored in: fp16, bf16, fp32 or int8."""
+        return str(self.manifest["rules"]["dtype"])
+
     def width(self, site: str) -> int:
         """Width of the site's activations."""
         return int(self._facts(site)["width"])
@@ -107,7 +118,18 @@ class Activations:
         return self._open[number]
 
     def read(self, name: str, start: int, stop: int) -> Shaped[torch.Tensor, "rows ..."]:
-        """Return rows ``start`` to ``stop`` of a site or a row fact, in the stored dtype."""
+        """Return rows ``start`` to ``stop`` of a site or a row fact.
+
+        They come in the stored dtype; int8 is multiplied by its scales, and comes as fp32.
+        """
+        self._check_name(name)
+        rows = self._read(name, start, stop)
+        if rows.dtype == torch.int8:
+            return dequantise(rows, self._read(scale_name(name), start, stop))
+        return rows
+
+    def _read(self, name: str, start: int, stop: int) -> Shaped[torch.Tensor, "rows ..."]:
+        """Return rows of a tensor as the shards hold them."""
         out: torch.Tensor | None = None
         for number in range(self.shards):
             low, high = self.shard_starts[number], self.shard_starts[number + 1]
@@ -122,7 +144,17 @@ class Activations:
         return out
 
     def take(self, name: str, rows: Int64[np.ndarray, " rows"]) -> Shaped[torch.Tensor, "rows ..."]:
-        """Return rows by number, in any order, of a site or a row fact, in the stored dtype."""
+        """Return rows by number, in any order, of a site or a row fact, as :meth:`read` does."""
+        self._check_name(name)
+        taken = self._take(name, rows)
+        if taken.dtype == torch.int8:
+            return dequantise(taken, self._take(scale_name(name), rows))
+        return taken
+
+    def _take(
+        self, name: str, rows: Int64[np.ndarray, " rows"]
+    ) -> Shaped[torch.Tensor, "rows ..."]:
+        """Return rows of a tensor by number, as the shards hold them."""
         order = np.argsort(rows)
         ascending = rows[order]
         if not (len(rows) and ascending[0] >= 0 and ascending[-1] < self.rows):

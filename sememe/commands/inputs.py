@@ -124,8 +124,9 @@ class Harvest:
     """A store whose token rules to apply, so that held-out activations match the training ones."""
     context: int = 256
     """Longest stretch of a document that the model reads at once, in tokens."""
-    dtype: Literal["auto", "fp16", "bf16", "fp32"] = "auto"
-    """Of the store; auto is fp16 unless the activations are too large for it."""
+    dtype: Literal["auto", "fp16", "bf16", "fp32", "int8"] = "auto"
+    """Of the store; auto is fp16 unless the activations are too large for it. int8 takes half of
+    its room and says what that costs: `sememe activations info`."""
     model_dtype: ModelDtype = "auto"
     """What the model computes in."""
     accept_terms: bool = False
