@@ -20,11 +20,12 @@ from sememe.activations.batches import window_batches
 from sememe.activations.rules import DTYPES, HarvestConfig, TokenRules, pilot, row_norms
 from sememe.activations.shards import Column, column_facts, finish_store, shard_bytes, shard_name
 from sememe.activations.store import Activations
-from sememe.artefacts import begin, claim, is_finished, tidy, write_bytes
+from sememe.artefacts import begin, claim, is_finished, names_in, tidy, write_bytes
 from sememe.corpora.corpus import Corpus, Windows
 from sememe.errors import SememeError, UsageError
 from sememe.models.load import LanguageModel
 from sememe.models.reading import read
+from sememe.objects import ObjectPath, Place, place
 from sememe.progress import Progress
 
 POLL = 0.5
@@ -35,7 +36,7 @@ def harvest(
     model: LanguageModel,
     corpus: Corpus,
     sites: Sequence[str],
-    out: Path,
+    out: Place | str,
     *,
     held_out: bool = False,
     config: HarvestConfig | None = None,
@@ -46,6 +47,8 @@ def harvest(
     """Store the model's activations at ``sites`` over the corpus; go on where a kill left off.
 
     Args:
+        out: A directory, or the URL of a folder in an object store (`s3://bucket/folder`), which
+            only one process may write to at a time.
         held_out: Read the held-out documents instead of the training ones.
         rules: Token rules of an earlier harvest to apply; by default a pilot fixes them.
         share: Share the shards with other processes that call this with the same arguments, here
@@ -57,6 +60,7 @@ def harvest(
         SememeError: no rows, non-finite activations, too little disk space, another harvest's
             directory.
     """
+    out = place(out)
     config, progress = config or HarvestConfig(), progress or Progress()
     lead = check_corpus(model, corpus, config, held_out=held_out)
     arguments = {
@@ -74,15 +78,17 @@ def harvest(
         model.site(site)
     begin(out, arguments, shared=share)
     if is_finished(out):
-        return Activations.open(out)
+        return Activations.open(out, verify=isinstance(out, Path))
     if rules is None:
         rules = pilot(model, corpus, windows, sites, config)
     shards = shard_windows(windows.length, config.shard_rows)
-    _check_space(out, model, sites, windows, rules.dtype)
+    if isinstance(out, Path):
+        _check_space(out, model, sites, windows, rules.dtype)
     names = [shard_name(number) for number in range(len(shards))]
     tokens = [int(windows.length[low:high].sum()) for low, high in shards]
     label = "harvest held-out" if held_out else "harvest"
-    finished = sum(n for n, name in zip(tokens, names, strict=True) if (out / name).exists())
+    there = names_in(out)
+    finished = sum(n for n, name in zip(tokens, names, strict=True) if name in there)
     progress.start(label, sum(tokens), "tokens", finished)
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="store") as writer:
         pending: Future[None] | None = None
@@ -112,12 +118,16 @@ def harvest(
     return stored
 
 
-def _missing(out: Path, names: Sequence[str], *, share: bool) -> Iterator[int]:
+def _missing(out: Place, names: Sequence[str], *, share: bool) -> Iterator[int]:
     """Yield the shards that this process is to make, until all others are there."""
     taken: set[int] = set()
     while True:
-        left = [n for n, name in enumerate(names) if n not in taken and not (out / name).exists()]
+        there = names_in(out)
+        left = [n for n, name in enumerate(names) if n not in taken and name not in there]
         if not left:
+            return
+        if isinstance(out, ObjectPath):  # there is no other writer
+            yield from left
             return
         number = next((n for n in left if not share or claim(out, n)), None)
         if number is None:

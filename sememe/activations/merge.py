@@ -43,6 +43,7 @@ class Shard(NamedTuple):
     @property
     def path(self) -> Path:
         """Its file."""
+        assert isinstance(self.store.path, Path)
         return self.store.path / str(self.store.manifest["shards"][self.number]["file"])
 
     @property

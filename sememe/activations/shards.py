@@ -3,7 +3,6 @@
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,9 +13,10 @@ from safetensors import SafetensorError, safe_open
 
 from sememe.activations.quantised import dequantise, quantise, scale_name
 from sememe.activations.rules import DTYPES, TokenRules, row_norms
-from sememe.activations.store import Activations
+from sememe.activations.store import Activations, object_header
 from sememe.artefacts import write_manifest
 from sememe.errors import SememeError
+from sememe.objects import ObjectPath, Place
 
 
 def shard_name(number: int) -> str:
@@ -34,8 +34,11 @@ def shard_bytes(tensors: Mapping[str, torch.Tensor], facts: Mapping[str, Any]) -
     return safetensors.torch.save(dict(tensors), {"sememe": json.dumps(facts)})
 
 
-def shard_facts(path: Path) -> dict[str, Any]:
+def shard_facts(path: Place) -> dict[str, Any]:
     """Return what the header of a shard says; SememeError if it cannot be read."""
+    if isinstance(path, ObjectPath):
+        header, _ = object_header(path)
+        return dict(json.loads(header["__metadata__"]["sememe"]))
     try:
         with safe_open(path, framework="pt") as shard:
             return dict(json.loads(shard.metadata()["sememe"]))
@@ -132,7 +135,7 @@ def checked_square(
 
 
 def finish_store(
-    out: Path,
+    out: Place,
     names: Sequence[str],
     widths: Mapping[str, int],
     *,
