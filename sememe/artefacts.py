@@ -4,6 +4,9 @@ Every artefact (corpus, activations, dictionary, atlas) is a directory whose ``m
 its files with sizes and xxh3 checksums, and says what it was made from. The manifest appears only
 when everything it lists is complete, so a directory without one is unfinished work. Nothing in a
 manifest depends on the time or the machine: the same inputs give the same bytes.
+
+Stores of activations may also be the objects of an object store: each is written whole, in one
+request, so that there is nothing to rename, and a single writer at a time is the user's to see to.
 """
 
 import errno
@@ -17,7 +20,8 @@ from typing import Any
 
 import xxhash
 
-from sememe.errors import SememeError
+from sememe.errors import SememeError, UsageError
+from sememe.objects import ATTEMPTS, ObjectPath, Place
 
 MANIFEST = "manifest.json"
 FORMAT = 1
@@ -75,19 +79,26 @@ def _sync_directory(directory: Path) -> None:
         os.close(descriptor)
 
 
-def write_bytes(path: Path, data: bytes) -> None:
+def write_bytes(path: Place, data: bytes) -> None:
     """Write ``data`` to ``path`` atomically and durably."""
+    if isinstance(path, ObjectPath):
+        path.write(data)
+        return
     with atomic_path(path) as partial:
         partial.write_bytes(data)
 
 
-def write_json(path: Path, value: object) -> None:
+def write_json(path: Place, value: object) -> None:
     """Write ``value`` as sorted, indented JSON, atomically; NaN and infinity are refused."""
+    write_bytes(path, _json_bytes(value))
+
+
+def _json_bytes(value: object) -> bytes:
     text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
-    write_bytes(path, (text + "\n").encode())
+    return (text + "\n").encode()
 
 
-def read_json(path: Path) -> Any:  # noqa: ANN401 - any JSON value
+def read_json(path: Place) -> Any:  # noqa: ANN401 - any JSON value
     """Return the JSON value in ``path``; SememeError if it is missing or is not JSON."""
     try:
         return json.loads(path.read_bytes())
@@ -97,13 +108,48 @@ def read_json(path: Path) -> Any:  # noqa: ANN401 - any JSON value
         raise SememeError(f"{path} is not valid JSON ({error}); delete it and run again") from None
 
 
-def checksum(path: Path) -> str:
+def checksum(path: Place) -> str:
     """Return the xxh3-128 checksum of a file's bytes as hexadecimal digits."""
+    if isinstance(path, ObjectPath):
+        return path.checksum()
     digest = xxhash.xxh3_128()
     with path.open("rb") as handle:
         while chunk := handle.read(1 << 22):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+def size_of(path: Place) -> int:
+    """Return the size of a file that is there, in bytes."""
+    size = path.size() if isinstance(path, ObjectPath) else path.stat().st_size
+    assert size is not None
+    return size
+
+
+def names_in(directory: Place) -> set[str]:
+    """Return the names of what is in ``directory``, by one listing."""
+    if isinstance(directory, ObjectPath):
+        return directory.names()
+    return {path.name for path in directory.iterdir()}
+
+
+def fetch(path: ObjectPath, expected: Mapping[str, Any], into: Path) -> None:
+    """Bring an object that a manifest lists as ``expected`` to the file ``into``, and compare it.
+
+    SememeError where it cannot be had or differs, however often it is fetched.
+    """
+    for left in reversed(range(ATTEMPTS)):
+        try:
+            with atomic_path(into) as partial:
+                if not path.exists():
+                    raise SememeError(f"{path} is missing; make the store again")
+                path.receive(partial)
+                if damage := damage_of(partial, expected):
+                    raise SememeError(f"{path} {damage}; make the store again")
+            return
+        except SememeError:
+            if not left:
+                raise
 
 
 def fingerprint(value: object) -> str:
@@ -119,7 +165,7 @@ def _clear_partial(directory: Path) -> None:
 
 
 def write_manifest(
-    directory: Path,
+    directory: Place,
     kind: str,
     *,
     config: Mapping[str, object],
@@ -133,10 +179,7 @@ def write_manifest(
     relative to ``directory``, and ``facts`` are whatever else readers need (rows, width, scale).
     ``hash`` identifies the artefact: it covers everything else in the manifest.
     """
-    listed = {
-        name: {"bytes": (directory / name).stat().st_size, "xxh3": checksum(directory / name)}
-        for name in sorted(files)
-    }
+    listed = {name: _listed(directory / name) for name in sorted(files)}
     manifest: dict[str, Any] = {
         "kind": kind,
         "format": FORMAT,
@@ -150,12 +193,18 @@ def write_manifest(
     return manifest
 
 
-def is_finished(directory: Path) -> bool:
+def _listed(path: Place) -> dict[str, Any]:
+    # what this process has sent to an object store need not come back to be summed
+    known = path.written.get(path.name) if isinstance(path, ObjectPath) else None
+    return {"bytes": size_of(path), "xxh3": known or checksum(path)}
+
+
+def is_finished(directory: Place) -> bool:
     """Whether ``directory`` holds a finished artefact."""
     return (directory / MANIFEST).exists()
 
 
-def read_manifest(directory: Path, kind: str) -> dict[str, Any]:
+def read_manifest(directory: Place, kind: str) -> dict[str, Any]:
     """Return the manifest of the finished ``kind`` in ``directory``.
 
     Raises SememeError when there is none, when it is of another kind, or from a newer sememe.
@@ -185,7 +234,7 @@ def read_manifest(directory: Path, kind: str) -> dict[str, Any]:
 
 
 def verify_files(
-    directory: Path, manifest: Mapping[str, Any], names: Iterable[str] | None = None
+    directory: Place, manifest: Mapping[str, Any], names: Iterable[str] | None = None
 ) -> None:
     """Hold files to the sizes and checksums in ``manifest``; SememeError names the first bad."""
     for name in names if names is not None else manifest["files"]:
@@ -193,11 +242,11 @@ def verify_files(
             raise SememeError(f"{directory / name} {damage}; delete {directory} and make it again")
 
 
-def damage_of(path: Path, expected: Mapping[str, Any]) -> str:
+def damage_of(path: Place, expected: Mapping[str, Any]) -> str:
     """Return what is wrong with a file that a manifest lists as ``expected``; empty if nothing."""
     if not path.exists():
         return "is missing"
-    size = path.stat().st_size
+    size = size_of(path)
     if size != expected["bytes"]:
         return (
             f"has {size} bytes, its manifest says {expected['bytes']}: the file is truncated or "
@@ -209,7 +258,7 @@ def damage_of(path: Path, expected: Mapping[str, Any]) -> str:
 
 
 def refuse_other(
-    directory: Path, wanted: Mapping[str, object], found: Mapping[str, object]
+    directory: Place, wanted: Mapping[str, object], found: Mapping[str, object]
 ) -> None:
     """Refuse to go on in ``directory`` if it was begun with other arguments, naming both values."""
     wanted, found = (json.loads(json.dumps(dict(part))) for part in (wanted, found))
@@ -271,8 +320,10 @@ def claim(directory: Path, number: int, *, wait: bool = False) -> bool:
     return True
 
 
-def tidy(directory: Path) -> None:
+def tidy(directory: Place) -> None:
     """Remove what killed writers left, unless others that share the work are still there."""
+    if isinstance(directory, ObjectPath):
+        return
     descriptor = _locks[directory.resolve()]
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -291,11 +342,21 @@ def refuse_unfit(what: str, pairs: Mapping[str, tuple[object, object]]) -> None:
             )
 
 
-def begin(directory: Path, arguments: Mapping[str, object], *, shared: bool = False) -> None:
+def begin(directory: Place, arguments: Mapping[str, object], *, shared: bool = False) -> None:
     """Claim ``directory`` for one set of arguments, or go on in it if they are the same.
 
-    ``shared`` as of :func:`lock`. SememeError names the argument that differs.
+    ``shared`` as of :func:`lock`. SememeError names the argument that differs. An object store is
+    not locked, so that it cannot be shared either.
     """
+    if isinstance(directory, ObjectPath):
+        if shared:
+            raise UsageError(f"{directory} cannot be shared: object stores have no locks")
+        begun = directory / "begun.json"
+        try:
+            begun.write(_json_bytes(arguments), new=True)
+        except FileExistsError:
+            refuse_other(directory, arguments, read_json(begun))
+        return
     lock(directory, shared=shared)
     path = directory / "begun.json"
     wanted = json.loads(json.dumps(arguments))

@@ -124,7 +124,7 @@ class Need(NamedTuple):
 
 def store_bytes(widths: int, rows: int, dtype: str) -> int:
     """Return the bytes of ``rows`` stored activations of ``widths`` numbers in all."""
-    return rows * (widths * (4 if dtype == "fp32" else 2) + ROW_FACTS)
+    return rows * (widths * {"fp32": 4, "int8": 1}.get(dtype, 2) + ROW_FACTS)
 
 
 def harvest_need(model: LanguageModel, widths: int, tokens: int, config: HarvestConfig) -> Need:

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from sememe.activations.quantised import quantise
 from sememe.activations.rules import DTYPES
 from sememe.activations.source import ModelSource
 from sememe.activations.stream import Batch
@@ -153,6 +154,7 @@ class _Buffer:
         self.stream = stream
         dtype = DTYPES[stream.rules.dtype]
         self.values = torch.empty(stream.buffer, sum(stream.widths), dtype=dtype)
+        self.scales = torch.empty(stream.buffer, len(stream.sites))
         self.facts = torch.empty(stream.buffer, 4, dtype=torch.int64)
         self.free = np.arange(stream.buffer)
 
@@ -164,10 +166,23 @@ class _Buffer:
             for batch in self.stream._window_batches(members, self.stream.config.batch_tokens):
                 (inputs, *facts), _ = self.stream._rows(batch)
                 slots, self.free = np.split(self.free, [len(inputs)])
-                self.values[slots] = inputs.to(self.values.dtype)
+                self._keep(slots, inputs)
                 self.facts[slots] = torch.stack(facts, dim=1)
                 part.slots.append(slots)
 
     def rows(self, slots: Int64[np.ndarray, " batch"]) -> Batch:
         """Return the rows in ``slots``."""
-        return Batch(self.values[slots].float(), *self.facts[slots].unbind(1))
+        inputs = self.values[slots].float()
+        if self.values.dtype == torch.int8:
+            parts = inputs.split(list(self.stream.widths), dim=1)
+            for part, scale in zip(parts, self.scales[slots].unbind(1), strict=True):
+                part.mul_(scale[:, None])
+        return Batch(inputs, *self.facts[slots].unbind(1))
+
+    def _keep(self, slots: Int64[np.ndarray, " rows"], inputs: Float[Tensor, "rows width"]) -> None:
+        if self.values.dtype != torch.int8:
+            self.values[slots] = inputs.to(self.values.dtype)
+            return
+        parts = [quantise(part) for part in inputs.split(list(self.stream.widths), dim=1)]
+        self.values[slots] = torch.cat([rows for rows, _ in parts], dim=1)
+        self.scales[slots] = torch.stack([scale for _, scale in parts], dim=1)

@@ -18,13 +18,14 @@ import torch
 
 from sememe.activations.batches import window_batches
 from sememe.activations.rules import DTYPES, HarvestConfig, TokenRules, pilot, row_norms
-from sememe.activations.shards import checked_square, finish_store, shard_bytes, shard_name
+from sememe.activations.shards import Column, column_facts, finish_store, shard_bytes, shard_name
 from sememe.activations.store import Activations
-from sememe.artefacts import begin, claim, is_finished, tidy, write_bytes
+from sememe.artefacts import begin, claim, is_finished, names_in, tidy, write_bytes
 from sememe.corpora.corpus import Corpus, Windows
 from sememe.errors import SememeError, UsageError
 from sememe.models.load import LanguageModel
 from sememe.models.reading import read
+from sememe.objects import ObjectPath, Place, place
 from sememe.progress import Progress
 
 POLL = 0.5
@@ -35,7 +36,7 @@ def harvest(
     model: LanguageModel,
     corpus: Corpus,
     sites: Sequence[str],
-    out: Path,
+    out: Place | str,
     *,
     held_out: bool = False,
     config: HarvestConfig | None = None,
@@ -46,6 +47,8 @@ def harvest(
     """Store the model's activations at ``sites`` over the corpus; go on where a kill left off.
 
     Args:
+        out: A directory, or the URL of a folder in an object store (`s3://bucket/folder`), which
+            only one process may write to at a time.
         held_out: Read the held-out documents instead of the training ones.
         rules: Token rules of an earlier harvest to apply; by default a pilot fixes them.
         share: Share the shards with other processes that call this with the same arguments, here
@@ -57,6 +60,7 @@ def harvest(
         SememeError: no rows, non-finite activations, too little disk space, another harvest's
             directory.
     """
+    out = place(out)
     config, progress = config or HarvestConfig(), progress or Progress()
     lead = check_corpus(model, corpus, config, held_out=held_out)
     arguments = {
@@ -74,15 +78,17 @@ def harvest(
         model.site(site)
     begin(out, arguments, shared=share)
     if is_finished(out):
-        return Activations.open(out)
+        return Activations.open(out, verify=isinstance(out, Path))
     if rules is None:
         rules = pilot(model, corpus, windows, sites, config)
     shards = shard_windows(windows.length, config.shard_rows)
-    _check_space(out, model, sites, windows, rules.dtype)
+    if isinstance(out, Path):
+        _check_space(out, model, sites, windows, rules.dtype)
     names = [shard_name(number) for number in range(len(shards))]
     tokens = [int(windows.length[low:high].sum()) for low, high in shards]
     label = "harvest held-out" if held_out else "harvest"
-    finished = sum(n for n, name in zip(tokens, names, strict=True) if (out / name).exists())
+    there = names_in(out)
+    finished = sum(n for n, name in zip(tokens, names, strict=True) if name in there)
     progress.start(label, sum(tokens), "tokens", finished)
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="store") as writer:
         pending: Future[None] | None = None
@@ -112,12 +118,16 @@ def harvest(
     return stored
 
 
-def _missing(out: Path, names: Sequence[str], *, share: bool) -> Iterator[int]:
+def _missing(out: Place, names: Sequence[str], *, share: bool) -> Iterator[int]:
     """Yield the shards that this process is to make, until all others are there."""
     taken: set[int] = set()
     while True:
-        left = [n for n, name in enumerate(names) if n not in taken and not (out / name).exists()]
+        there = names_in(out)
+        left = [n for n, name in enumerate(names) if n not in taken and name not in there]
         if not left:
+            return
+        if isinstance(out, ObjectPath):  # there is no other writer
+            yield from left
             return
         number = next((n for n in left if not share or claim(out, n)), None)
         if number is None:
@@ -154,11 +164,12 @@ def _shard(
     lengths = windows.length[members.start : members.stop]
     begins = np.cumsum(lengths) - lengths
     count = int(lengths.sum())
-    dtype = DTYPES[rules.dtype]
-    stored = {site: torch.empty(count, model.width(site), dtype=dtype) for site in sites}
+    columns = [Column(site, rules.dtype) for site in sites]
+    stored: dict[str, torch.Tensor] = {}
+    for column in columns:
+        stored |= column.room(count, model.width(column.site))
     token = torch.empty(count, dtype=torch.int32)
     kept = torch.zeros(count, dtype=torch.bool)
-    squares = dict.fromkeys(sites, 0.0)
     for batch in window_batches(
         corpus, windows, members, batch_tokens=config.batch_tokens, bos=bos
     ):
@@ -175,16 +186,17 @@ def _shard(
         keep = rules.keep_by_norm(ids, norms)
         token[rows] = ids.int()
         kept[rows] = keep
-        for site, activation in values.items():
-            squares[site] += checked_square(activation[keep], norms[site][keep], dtype, site)
-            stored[site][rows] = activation.to(dtype)
+        for column in columns:
+            activation, norm = values[column.site][keep], norms[column.site][keep]
+            for name, part in column.stored(activation, norm).items():
+                stored[name][rows[keep]] = part
         progress.advance(len(ids))
     starts, documents = (
         torch.from_numpy(np.repeat(column[members.start : members.stop], lengths))
         for column in (windows.start, windows.document)
     )
     position = torch.arange(count) - torch.from_numpy(np.repeat(begins, lengths))
-    tensors = {site: rows_of[kept] for site, rows_of in stored.items()}
+    tensors = {name: rows_of[kept] for name, rows_of in stored.items()}
     tensors |= {
         "token": token[kept],
         "document": documents[kept].int(),
@@ -193,7 +205,8 @@ def _shard(
     }
     specials = int(torch.isin(token, torch.tensor(rules.special, dtype=torch.int32)).sum())
     left_out = {"special": specials, "sink": count - specials - int(kept.sum())}
-    return shard_bytes(tensors, {"rows": int(kept.sum()), "squares": squares, "left_out": left_out})
+    facts = {"rows": int(kept.sum()), "left_out": left_out, **column_facts(columns)}
+    return shard_bytes(tensors, facts)
 
 
 def check_corpus(
@@ -228,7 +241,8 @@ def check_context(model: LanguageModel, config: HarvestConfig) -> None:
 def _check_space(
     out: Path, model: LanguageModel, sites: Sequence[str], windows: Windows, dtype: str
 ) -> None:
-    row_bytes = sum(model.width(site) for site in sites) * DTYPES[dtype].itemsize + 20
+    scales = 4 * len(sites) if dtype == "int8" else 0
+    row_bytes = sum(model.width(site) for site in sites) * DTYPES[dtype].itemsize + scales + 20
     needed = int(windows.length.sum()) * row_bytes
     present = sum(path.stat().st_size for path in out.glob("shard-*.safetensors"))
     free = shutil.disk_usage(out).free

@@ -17,6 +17,8 @@ import safetensors.torch
 import torch
 from safetensors import safe_open
 
+from sememe.activations.rules import TokenRules
+from sememe.activations.shards import shard_facts, site_facts
 from sememe.activations.store import Activations
 from sememe.artefacts import atomic_path, begin, is_finished, write_bytes, write_manifest
 from sememe.errors import SememeError, UsageError
@@ -41,6 +43,7 @@ class Shard(NamedTuple):
     @property
     def path(self) -> Path:
         """Its file."""
+        assert isinstance(self.store.path, Path)
         return self.store.path / str(self.store.manifest["shards"][self.number]["file"])
 
     @property
@@ -165,10 +168,8 @@ def _finish(
     """Add up what the stores say and write the manifest."""
     first = stores[0].manifest
     rows = sum(store.rows for store in stores)
-    sites = {}
-    for site, facts in first["sites"].items():
-        square = sum(store.rows * facts["width"] / store.scale(site) ** 2 for store in stores)
-        sites[site] = {**facts, "scale": (facts["width"] * rows / square) ** 0.5}
+    widths = {site: stores[0].width(site) for site in stores[0].sites}
+    headers = [shard_facts(out / shard["file"]) for shard in shards]
     kept = {name: value for name, value in first["config"].items() if name not in FREE}
     write_manifest(
         out,
@@ -185,7 +186,7 @@ def _finish(
             for reason in first["left_out"]
         },
         shards=shards,
-        sites=sites,
+        sites=site_facts(headers, widths, TokenRules.of(stores[0])),
         rules=first["rules"],
         numbering=numbering,
     )

@@ -17,9 +17,10 @@ from jaxtyping import Bool
 from torch import Tensor, nn
 
 from sememe.activations.modules import Batch, ModuleReader, checksum_of
-from sememe.activations.rules import DTYPES, TokenRules, row_norms
+from sememe.activations.rules import TokenRules, row_norms
 from sememe.activations.shards import (
-    checked_square,
+    Column,
+    column_facts,
     finish_store,
     shard_bytes,
     shard_facts,
@@ -29,6 +30,7 @@ from sememe.activations.store import Activations
 from sememe.artefacts import begin, is_finished, write_bytes
 from sememe.errors import SememeError, UsageError
 from sememe.models.sites import module_site
+from sememe.objects import Place, place
 from sememe.progress import Progress
 
 # Axis names: inputs = images, sentences, ... of a batch; places = positions in one of them.
@@ -38,12 +40,12 @@ def harvest_module(
     module: nn.Module,
     batches: Iterable[Batch],
     sites: Sequence[str],
-    out: Path,
+    out: Place | str,
     *,
     name: str = "",
     valid: Callable[[Batch], Bool[Tensor, "inputs places"]] | None = None,
     channel_axis: int | None = None,
-    dtype: Literal["fp16", "bf16", "fp32"] = "fp32",
+    dtype: Literal["fp16", "bf16", "fp32", "int8"] = "fp32",
     shard_rows: int = 65_536,
     progress: Progress | None = None,
 ) -> Activations:
@@ -60,11 +62,12 @@ def harvest_module(
         batches: Each the module's input: a tensor, a list or tuple of its arguments, or a mapping
             of its keyword arguments.
         sites: ``module:PATH`` for a module's output, ``module:PATH:in`` for its first input.
+        out: A directory, or the URL of a folder in an object store.
         name: How the manifest names the module; by default its class.
         valid: Given a batch, which places count; by default all. For padded sequences.
         channel_axis: The axis of the numbers of an activation; by default 1 for tensors of four and
             more axes, as convolutions give them, else the last.
-        dtype: Of the store.
+        dtype: Of the store; int8 has a scale for each row.
         shard_rows: Rows of a file, the last one's excepted.
 
     Raises:
@@ -72,7 +75,7 @@ def harvest_module(
         SememeError: a site without an activation for every input, non-finite activations, other
             batches than the store was begun with, no rows.
     """
-    progress = progress or Progress()
+    progress, out = progress or Progress(), place(out)
     if any(part.training for part in module.modules()):
         raise UsageError(
             "module is in training mode, so that it may compute by chance: call eval()"
@@ -100,7 +103,7 @@ def harvest_module(
     }
     begin(out, arguments)
     if is_finished(out):
-        return Activations.open(out)
+        return Activations.open(out, verify=isinstance(out, Path))
     reader = ModuleReader(module, places, name, valid, channel_axis)
     writer = _Writer(out, [place.name for place in places], dtype, shard_rows)
     progress.start("harvest", total, "batches")
@@ -138,7 +141,7 @@ class _Writer:
     rows are stored before them.
     """
 
-    def __init__(self, out: Path, sites: Sequence[str], dtype: str, shard_rows: int) -> None:
+    def __init__(self, out: Place, sites: Sequence[str], dtype: str, shard_rows: int) -> None:
         self.out, self.sites, self.dtype, self.shard_rows = out, sites, dtype, shard_rows
         self.shards = 0
         self.widths: dict[str, int] = {}
@@ -219,15 +222,13 @@ class _Writer:
 
     def _write(self, end: int, following: _Place, skip: int) -> None:
         rows = {name: torch.cat([part[name] for part in self._held]) for name in self._held[0]}
-        squares = {}
-        for site in self.sites:
-            dtype, norms = DTYPES[self.dtype], row_norms(rows[site])
-            squares[site] = checked_square(rows[site], norms, dtype, site)
-            rows[site] = rows[site].to(dtype)
+        columns = [Column(site, self.dtype) for site in self.sites]
+        for column in columns:
+            rows |= column.stored(rows[column.site], row_norms(rows[column.site]))
         count = self._rows()
         facts = {
             "rows": count,
-            "squares": squares,
+            **column_facts(columns),
             "left_out": {"not valid": end - self._end - count},
             "next": following,
             "skip": skip,

@@ -18,7 +18,12 @@ from sememe.models.reading import read
 PILOT_WINDOWS = 64
 FP16_LIMIT = 30_000.0
 """Stored as fp16 if no pilot activation is beyond this (fp16 ends at 65,504), else as bf16."""
-DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
+DTYPES = {
+    "fp16": torch.float16,
+    "bf16": torch.bfloat16,
+    "fp32": torch.float32,
+    "int8": torch.int8,
+}
 
 
 @dataclass(frozen=True)
@@ -27,8 +32,9 @@ class HarvestConfig:
 
     context: int = 256
     """Longest window of a document that the model sees at once, in tokens, with its BOS."""
-    dtype: Literal["auto", "fp16", "bf16", "fp32"] = "auto"
-    """Of the store; auto is fp16 unless the activations are too large for it, then bf16."""
+    dtype: Literal["auto", "fp16", "bf16", "fp32", "int8"] = "auto"
+    """Of the store; auto is fp16 unless the activations are too large for it, then bf16. int8 has
+    a scale for each row."""
     sink_multiple: float = 10.0
     """Tokens whose norm is beyond this multiple of the site's median norm are left out."""
     batch_tokens: int = 4096

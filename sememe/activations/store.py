@@ -1,8 +1,8 @@
 """Read stored activations: safetensors shards in corpus order, several sites side by side.
 
-Each shard holds, for every site, a tensor of (rows, width), and for every row ``token`` (its id),
-``document``, ``position`` (its place in the model's window) and ``place`` (where it is in
-the corpus).
+Each shard holds, for every site, a tensor of (rows, width), with a scale a row where that is int8,
+and for every row ``token`` (its id), ``document``, ``position`` (its place in the model's window)
+and ``place`` (where it is in the corpus).
 """
 
 import json
@@ -19,14 +19,18 @@ import torch
 from jaxtyping import Float, Int, Int64, Shaped, UInt8
 from safetensors import SafetensorError, safe_open
 
-from sememe.artefacts import read_manifest, verify_files
+from sememe.activations.quantised import dequantise, scale_name
+from sememe.artefacts import cache_folder, damage_of, fetch, read_manifest, verify_files
 from sememe.errors import SememeError, UsageError
+from sememe.machine import disk_free
+from sememe.objects import ObjectPath, Place, place
 
 ROW_FACTS = ("token", "document", "position", "place")
 STORED = {
     "F16": torch.float16,
     "BF16": torch.bfloat16,
     "F32": torch.float32,
+    "I8": torch.int8,
     "I32": torch.int32,
     "I64": torch.int64,
 }
@@ -49,18 +53,24 @@ class Rows(NamedTuple):
 class Activations:
     """A finished store of activations.
 
+    Of a store in an object store, whole shards are brought to this machine's cache and compared
+    with their checksums: all when it is opened with ``verify``, else those that :meth:`take` takes
+    rows from. What is read in order of the others is read by ranges, unverified and not kept.
+
     Attributes:
-        path: The store's directory.
+        path: The store's directory or URL.
         manifest: Provenance, token rules, and per site width, scale and norm limit.
         sites: Names of the sites stored.
         rows: Number of rows, each one token.
         shard_starts: Number of the first row of each shard, then ``rows``.
     """
 
-    def __init__(self, path: Path, *, verify: bool = True) -> None:
+    def __init__(self, path: Place, *, verify: bool = True) -> None:
         self.path = path
         self.manifest = read_manifest(path, "activations")
-        if verify:
+        if verify and isinstance(path, ObjectPath):
+            self._fetch_all()
+        elif verify:
             verify_files(path, self.manifest)
         self.sites = list(self.manifest["sites"])
         self.rows = int(self.manifest["rows"])
@@ -69,9 +79,12 @@ class Activations:
         self._open: dict[int, _Shard] = {}
 
     @classmethod
-    def open(cls, path: Path | str, *, verify: bool = True) -> "Activations":
-        """Open the store in ``path``; SememeError names the file that is missing or altered."""
-        return cls(Path(path), verify=verify)
+    def open(cls, path: Place | str, *, verify: bool = True) -> "Activations":
+        """Open the store at a path or URL; SememeError names the file that is missing or altered.
+
+        Without ``verify`` files are not compared with their checksums.
+        """
+        return cls(place(path), verify=verify)
 
     @property
     def hash(self) -> str:
@@ -89,6 +102,15 @@ class Activations:
         facts: dict[str, Any] = self.manifest["sites"][site]
         return facts
 
+    def _check_name(self, name: str) -> None:
+        if name not in ROW_FACTS:
+            self._facts(name)
+
+    @property
+    def dtype(self) -> str:
+        """What sites are stored in: fp16, bf16, fp32 or int8."""
+        return str(self.manifest["rules"]["dtype"])
+
     def width(self, site: str) -> int:
         """Width of the site's activations."""
         return int(self._facts(site)["width"])
@@ -101,13 +123,51 @@ class Activations:
         """Let go of the files: what was read of them here and there leaves memory."""
         self._open.clear()
 
-    def _shard(self, number: int) -> "_Shard":
-        if number not in self._open:
-            self._open[number] = _Shard(self.path / self.manifest["shards"][number]["file"])
+    def _shard(self, number: int, *, whole: bool = False) -> "_Shard":
+        """Open a shard; ``whole`` brings it to this machine."""
+        if number not in self._open or (whole and not self._open[number].here):
+            name = self.manifest["shards"][number]["file"]
+            path = self.path / name
+            if isinstance(path, ObjectPath):
+                cached = self._cache / name
+                if whole and not cached.exists():
+                    fetch(path, self.manifest["files"][name], cached)
+                path = cached if cached.exists() else path
+            self._open[number] = _Shard(path)
         return self._open[number]
 
+    @property
+    def _cache(self) -> Path:
+        """Where the shards of an object store are kept on this machine."""
+        return cache_folder() / "stores" / self.hash
+
+    def _fetch_all(self) -> None:
+        """Bring every shard of an object store here, comparing those that are here already."""
+        assert isinstance(self.path, ObjectPath)
+        listed = self.manifest["files"]
+        missing = [name for name in listed if damage_of(self._cache / name, listed[name])]
+        needed, free = sum(listed[name]["bytes"] for name in missing), disk_free(self._cache)
+        if needed > free:
+            raise SememeError(
+                f"{self._cache} needs {needed / 1e6:,.1f} MB for the shards of {self.path}, and "
+                f"{free / 1e6:,.1f} MB are free: let SEMEME_CACHE name a folder on a larger disk"
+            )
+        for name in missing:
+            fetch(self.path / name, listed[name], self._cache / name)
+
     def read(self, name: str, start: int, stop: int) -> Shaped[torch.Tensor, "rows ..."]:
-        """Return rows ``start`` to ``stop`` of a site or a row fact, in the stored dtype."""
+        """Return rows ``start`` to ``stop`` of a site or a row fact.
+
+        They come in the stored dtype; int8 is multiplied by its scales, and comes as fp32.
+        """
+        self._check_name(name)
+        rows = self._read(name, start, stop)
+        if rows.dtype == torch.int8:
+            return dequantise(rows, self._read(scale_name(name), start, stop))
+        return rows
+
+    def _read(self, name: str, start: int, stop: int) -> Shaped[torch.Tensor, "rows ..."]:
+        """Return rows of a tensor as the shards hold them."""
         out: torch.Tensor | None = None
         for number in range(self.shards):
             low, high = self.shard_starts[number], self.shard_starts[number + 1]
@@ -122,19 +182,29 @@ class Activations:
         return out
 
     def take(self, name: str, rows: Int64[np.ndarray, " rows"]) -> Shaped[torch.Tensor, "rows ..."]:
-        """Return rows by number, in any order, of a site or a row fact, in the stored dtype."""
+        """Return rows by number, in any order, of a site or a row fact, as :meth:`read` does."""
+        self._check_name(name)
+        taken = self._take(name, rows)
+        if taken.dtype == torch.int8:
+            return dequantise(taken, self._take(scale_name(name), rows))
+        return taken
+
+    def _take(
+        self, name: str, rows: Int64[np.ndarray, " rows"]
+    ) -> Shaped[torch.Tensor, "rows ..."]:
+        """Return rows of a tensor by number, as the shards hold them."""
         order = np.argsort(rows)
         ascending = rows[order]
         if not (len(rows) and ascending[0] >= 0 and ascending[-1] < self.rows):
             raise UsageError(f"rows {rows}: {self.path} has rows 0 to {self.rows}")
         ends = np.searchsorted(ascending, self.shard_starts)
         first = int(np.flatnonzero(ends)[0]) - 1
-        like = self._shard(first).empty(name, 1)
+        like = self._shard(first, whole=True).empty(name, 1)
         taken = np.empty((len(rows), like.nbytes), np.uint8)
         for shard in np.flatnonzero(np.diff(ends)).tolist():
             wanted = slice(ends[shard], ends[shard + 1])
             inside = ascending[wanted] - self.shard_starts[shard]
-            taken[order[wanted]] = self._shard(shard).mapped(name).take(inside, 0)
+            taken[order[wanted]] = self._shard(shard, whole=True).mapped(name).take(inside, 0)
         typed = torch.from_numpy(taken).view(-1).view(like.dtype)
         return typed.view(len(rows), *like.shape[1:])
 
@@ -153,24 +223,52 @@ class Activations:
             self._open.pop(number, None)
 
 
+def object_header(path: ObjectPath) -> tuple[dict[str, Any], int]:
+    """Return the header of a shard in an object store, and where its tensors begin.
+
+    SememeError unless the object is as long as its header says.
+    """
+    found = path.size()
+    if found is None:
+        raise SememeError(f"{path} is missing")
+    try:
+        (size,) = struct.unpack("<Q", path.read_range(0, 8))
+        if 8 + size > found:
+            raise ValueError(f"a header of {size} bytes in {found}")
+        header = json.loads(path.read_range(8, size))
+        ends = [tensor["data_offsets"][1] for tensor in header.values() if "dtype" in tensor]
+        if 8 + size + max(ends) != found:
+            raise ValueError(f"it has {found} bytes, its header says {8 + size + max(ends)}")
+    except ValueError as error:
+        raise SememeError(
+            f"{path} is damaged ({error}): delete it and run the same command again"
+        ) from error
+    return header, 8 + size
+
+
 class _Shard:
     """One safetensors file: what is read in order by plain reads, rows here and there mapped.
 
-    All that is read of a mapped file counts as the program's own memory.
+    All that is read of a mapped file counts as the program's own memory. An object that is not
+    ``here`` is read by ranges and cannot be mapped.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Place) -> None:
         self.path = path
-        try:
-            with safe_open(path, framework="pt"):  # checks the header
-                pass
-            self._file = os.open(path, os.O_RDONLY)
-        except (OSError, SafetensorError) as error:
-            raise SememeError(f"cannot read {path}: {error}") from error
-        weakref.finalize(self, os.close, self._file)
-        (size,) = struct.unpack("<Q", os.pread(self._file, 8, 0))
-        self._tensors = json.loads(os.pread(self._file, size, 8))
-        self._begin = 8 + size
+        self.here = isinstance(path, Path)
+        if isinstance(path, ObjectPath):
+            self._tensors, self._begin = object_header(path)
+        else:
+            try:
+                with safe_open(path, framework="pt"):  # checks the header
+                    pass
+                self._file = os.open(path, os.O_RDONLY)
+            except (OSError, SafetensorError) as error:
+                raise SememeError(f"cannot read {path}: {error}") from error
+            weakref.finalize(self, os.close, self._file)
+            (size,) = struct.unpack("<Q", os.pread(self._file, 8, 0))
+            self._tensors = json.loads(os.pread(self._file, size, 8))
+            self._begin = 8 + size
         self._mapped: dict[str, UInt8[np.ndarray, "rows bytes"]] = {}
 
     def empty(self, name: str, rows: int) -> Shaped[torch.Tensor, "rows ..."]:
@@ -181,18 +279,22 @@ class _Shard:
     def read_into(self, name: str, first: int, out: Shaped[torch.Tensor, "rows ..."]) -> None:
         """Fill ``out`` with the rows of a tensor from ``first`` on."""
         room = out.view(torch.uint8).numpy().reshape(-1).data
-        place = self._begin + self._tensors[name]["data_offsets"][0] + first * out[0].nbytes
+        begin = self._begin + self._tensors[name]["data_offsets"][0] + first * out[0].nbytes
+        if isinstance(self.path, ObjectPath):
+            room[:] = self.path.read_range(begin, len(room))
+            return
         while len(room):
-            got = os.preadv(self._file, [room], place)
+            got = os.preadv(self._file, [room], begin)
             if not got:
                 raise SememeError(f"{self.path} ends too early: it is damaged; verify the store")
-            room, place = room[got:], place + got
+            room, begin = room[got:], begin + got
 
     def mapped(self, name: str) -> UInt8[np.ndarray, "rows bytes"]:
         """Return where the rows of a tensor are mapped.
 
         numpy copies rows of bytes on one thread, in half the time that torch takes for its dtypes.
         """
+        assert isinstance(self.path, Path)
         if name not in self._mapped:
             tensor = self._tensors[name]
             begin, end = tensor["data_offsets"]

@@ -11,17 +11,18 @@ def summary(store: Activations) -> dict[str, Any]:
 
     A site's ``norm`` is the root mean square norm of its activations, raw; ``scale`` is what makes
     it the square root of the width, and ``norm_limit`` is the norm beyond which tokens were left
-    out as sinks.
+    out as sinks. Of int8 there is also what it costs, as the manifest has it.
     """
     manifest = store.manifest
     sites = [
         {
             "site": site,
             "width": facts["width"],
-            "dtype": manifest["rules"]["dtype"],
+            "dtype": store.dtype,
             "norm": math.sqrt(facts["width"]) / facts["scale"],
             "scale": facts["scale"],
             "norm_limit": facts["norm_limit"],
+            **facts.get("quantisation", {}),
         }
         for site, facts in manifest["sites"].items()
     ]

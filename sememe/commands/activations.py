@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import Positional, arg, subcommand
 
@@ -10,32 +10,36 @@ from sememe.commands.figures import show
 from sememe.errors import SememeError
 from sememe.terminal import print_table
 
+if TYPE_CHECKING:
+    from sememe.objects import Place
+
 
 @dataclass(frozen=True, kw_only=True)
 class Verify:
     """Compare every file of stores with its checksum; name each damaged one and fail."""
 
-    stores: Positional[tuple[Path, ...]]
-    """Directories of stores."""
+    stores: Positional[tuple[str, ...]]
+    """Directories or URLs of stores."""
     json: bool = False
     """Print JSON."""
 
     def __call__(self) -> None:
         from sememe.artefacts import damage_of, read_manifest
+        from sememe.objects import place
 
-        listed: dict[Path, Any] = {
-            store / name: expected
-            for store in self.stores
+        listed: list[tuple[Place, Any]] = [
+            (store / name, expected)
+            for store in map(place, self.stores)
             for name, expected in read_manifest(store, "activations")["files"].items()
-        }
-        found = {str(path): damage_of(path, expected) for path, expected in listed.items()}
+        ]
+        found = {str(path): damage_of(path, expected) for path, expected in listed}
         damaged = {path: damage for path, damage in found.items() if damage}
         if damaged:
             raise SememeError(
                 f"{len(damaged)} of {len(listed)} files are damaged: "
                 + "; ".join(f"{path} {damage}" for path, damage in damaged.items())
             )
-        size = sum(expected["bytes"] for expected in listed.values())
+        size = sum(expected["bytes"] for _, expected in listed)
         show({"stores": len(self.stores), "files": len(listed), "bytes": size}, self.json)
 
 
@@ -43,8 +47,8 @@ class Verify:
 class Info:
     """Show what stores hold: sites, norms, rows, documents, left-out tokens, provenance."""
 
-    stores: Positional[tuple[Path, ...]]
-    """Directories of stores."""
+    stores: Positional[tuple[str, ...]]
+    """Directories or URLs of stores."""
     json: bool = False
     """Print JSON."""
 

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 class Train(Training):
     """Train a dictionary on stored activations, or on a model's as it reads text."""
 
-    activations: Positional[Path | None] = None
-    """Directory of the store; none with --live."""
+    activations: Positional[str | None] = None
+    """Directory or URL of the store; none with --live."""
     live: str | None = None
     """Train on this model's activations as it reads, without a store; needs --corpus, --reads."""
     corpus: Path | None = None

@@ -114,18 +114,19 @@ class Harvest:
     """Directory of the corpus."""
     sites: tuple[str, ...]
     """Sites to store; `sememe sites MODEL` lists them."""
-    out: Path
-    """Directory of the store."""
+    out: str
+    """Directory of the store, or a URL (s3://bucket/folder), which one process at a time writes."""
     held_out: bool = False
     """Read the held-out documents instead of the training ones."""
     share: bool = False
     """Share the work with other processes that run the same command, each with this option."""
-    rules_of: Path | None = None
+    rules_of: str | None = None
     """A store whose token rules to apply, so that held-out activations match the training ones."""
     context: int = 256
     """Longest stretch of a document that the model reads at once, in tokens."""
-    dtype: Literal["auto", "fp16", "bf16", "fp32"] = "auto"
-    """Of the store; auto is fp16 unless the activations are too large for it."""
+    dtype: Literal["auto", "fp16", "bf16", "fp32", "int8"] = "auto"
+    """Of the store; auto is fp16 unless the activations are too large for it. int8 takes half of
+    its room and says what that costs: `sememe activations info`."""
     model_dtype: ModelDtype = "auto"
     """What the model computes in."""
     accept_terms: bool = False
@@ -139,10 +140,14 @@ class Harvest:
         from sememe.activations.store import Activations
         from sememe.corpora.corpus import Corpus as OpenCorpus
         from sememe.models.load import load_model
+        from sememe.objects import place
         from sememe.planner import check_harvest
 
+        out = place(self.out)
         corpus = OpenCorpus.open(self.corpus)
-        rules = TokenRules.of(Activations.open(self.rules_of)) if self.rules_of else None
+        rules = (
+            TokenRules.of(Activations.open(self.rules_of, verify=False)) if self.rules_of else None
+        )
         with terminal_progress() as progress:
             model = load_model(
                 self.model,
@@ -151,12 +156,13 @@ class Harvest:
                 progress=progress,
             )
             config = HarvestConfig(context=self.context, dtype=self.dtype)
-            check_harvest(model, corpus, self.sites, self.out, config, held_out=self.held_out)
+            if isinstance(out, Path):
+                check_harvest(model, corpus, self.sites, out, config, held_out=self.held_out)
             stored = harvest(
                 model,
                 corpus,
                 list(self.sites),
-                self.out,
+                out,
                 held_out=self.held_out,
                 config=config,
                 rules=rules,
@@ -164,7 +170,7 @@ class Harvest:
                 progress=progress,
             )
         show(
-            {"rows": stored.rows, "sites": stored.manifest["sites"], "out": str(self.out)},
+            {"rows": stored.rows, "sites": stored.manifest["sites"], "out": str(out)},
             self.json,
         )
 
