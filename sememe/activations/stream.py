@@ -181,6 +181,11 @@ class Stream:
             "context": manifest["config"].get("context"),
         }
 
+    @property
+    def order(self) -> dict[str, int]:
+        """What decides the order of rows, beside the seed: a run goes on with the same alone."""
+        return {name: getattr(self, name) for name in ("block", "buffer", "rank", "ranks")}
+
     def steps(self, batch: int, passes: int) -> int:
         """Number of whole batches that each rank draws in ``passes`` passes, the same for all.
 

@@ -49,6 +49,7 @@ def train(
         "widths": list(stream.widths),
         "rows": stream.rows,
         "scales": list(stream.scales),
+        "order": getattr(stream, "order", None),
         "made_from": fingerprint(inputs),
     }
     if is_finished(out):

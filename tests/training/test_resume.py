@@ -9,11 +9,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
+from sememe.activations.stream import Stream
 from sememe.dictionaries import TopK
 from sememe.errors import SememeError
 from sememe.progress import Progress
 from sememe.training import Resampling, TrainConfig, train
+from tests.activations.stores import SITE, make_store
 from tests.training.test_train import KINDS
 from tests.training.worlds import world
 
@@ -141,3 +144,13 @@ def test_killed_without_warning_at_random_moments_ends_with_the_same_bytes(tmp_p
 
 def _newest(out):
     return max((p.name for p in out.glob("checkpoint-*.json")), default="")
+
+
+def test_a_run_goes_on_in_the_same_order_of_rows_alone(tmp_path):
+    torch.manual_seed(0)
+    store = make_store(tmp_path / "store", torch.randn(2000, 8), [2000])
+    config = replace(CONFIG, features=16, passes=2)
+    with pytest.raises(StoppedError):
+        train(Stream(store, (SITE,)), config, tmp_path / "d", progress=StopAt(12))
+    with pytest.raises(SememeError, match=r"order=.*'buffer': 1048576.*, now order=.*512"):
+        train(Stream(store, (SITE,), buffer=512), config, tmp_path / "d")
