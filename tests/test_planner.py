@@ -7,15 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sememe import cli, job, planner
+from sememe import cli, job, requirements
 from sememe.activations.rules import HarvestConfig
 from sememe.dictionaries import ReLU
 from sememe.dictionaries.objectives import L1, Reconstruction
 from sememe.errors import SememeError
 from sememe.job import Run, map_model
 from sememe.models.load import LanguageModel
-from sememe.planner import RandomCorpus, Work, check_fits, needs, probe, shown_time, totals
+from sememe.planner import RandomCorpus, probe, shown_time
 from sememe.progress import Progress
+from sememe.requirements import Work, check_fits, needs, totals
 from sememe.training import recipes
 from sememe.training.checkpoints import KEPT
 from sememe.training.config import TrainConfig
@@ -92,12 +93,12 @@ def test_a_job_that_does_not_fit_is_refused_with_the_numbers_before_anything_is_
 ) -> None:
     out = tmp_path / "run"
     huge = needs(replace(work, tokens=100_000_000))
-    monkeypatch.setattr(planner, "disk_free", lambda place: 1_000_000_000)
+    monkeypatch.setattr(requirements, "disk_free", lambda place: 1_000_000_000)
     with pytest.raises(SememeError, match=r"needs 1\d\.\d\d GB of disk, 1\.00 GB are free"):
         check_fits(out, huge)
-    monkeypatch.setattr(planner, "disk_free", lambda place: 10**15)
-    monkeypatch.setattr(planner, "memory_free", lambda: 300_000_000)
-    monkeypatch.setattr(planner, "memory_used", lambda: 0)
+    monkeypatch.setattr(requirements, "disk_free", lambda place: 10**15)
+    monkeypatch.setattr(requirements, "memory_free", lambda: 300_000_000)
+    monkeypatch.setattr(requirements, "memory_used", lambda: 0)
     wide = needs(replace(work, train=replace(work.train, features=1_000_000)))
     with pytest.raises(SememeError, match=r"needs \d+\.\d\d GB of memory, 300 MB are available"):
         check_fits(out, wide)
@@ -108,7 +109,7 @@ def test_what_is_there_already_needs_no_disk(
     work: Work, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     needed = needs(work)
-    monkeypatch.setattr(planner, "disk_free", lambda place: totals(needed).disk // 2)
+    monkeypatch.setattr(requirements, "disk_free", lambda place: totals(needed).disk // 2)
     with pytest.raises(SememeError, match="of disk"):
         check_fits(tmp_path, needed)
     (tmp_path / "shard").write_bytes(b"0" * (totals(needed).disk // 2 + 9))
@@ -118,7 +119,7 @@ def test_what_is_there_already_needs_no_disk(
 def test_the_map_refuses_before_it_writes(
     tiny_directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(planner, "disk_free", lambda place: 1000)
+    monkeypatch.setattr(requirements, "disk_free", lambda place: 1000)
     (tmp_path / "text").mkdir()
     (tmp_path / "text" / "a.txt").write_text("The sea was calm.")
     with pytest.raises(SememeError, match="of disk"):
@@ -134,8 +135,8 @@ def test_single_stages_refuse_before_they_write_but_show_what_is_done(
         ["harvest", str(tiny_directory), "--corpus", str(run.corpus), "--sites", "layers.0.resid"],
         ["train", str(run.activations), "--features", "64", "--k", "4"],
     ]
-    monkeypatch.setattr(planner, "memory_free", lambda: 0)
-    monkeypatch.setattr(planner, "memory_used", lambda: 0)
+    monkeypatch.setattr(requirements, "memory_free", lambda: 0)
+    monkeypatch.setattr(requirements, "memory_used", lambda: 0)
     for command in commands:
         with pytest.raises(SystemExit) as caught:
             cli.main([*command, "--out", out, *(["--context", "64"] * (command[0] == "harvest"))])

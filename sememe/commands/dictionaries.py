@@ -48,7 +48,7 @@ class Train(Training):
 
     def __call__(self) -> None:
         from sememe.activations.stream import Stream
-        from sememe.planner import check_train
+        from sememe.requirements import check_train
         from sememe.training.loop import train
 
         config = replace(self.training(), skip=self.skip)

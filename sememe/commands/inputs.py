@@ -141,7 +141,7 @@ class Harvest:
         from sememe.corpora.corpus import Corpus as OpenCorpus
         from sememe.models.load import load_model
         from sememe.objects import place
-        from sememe.planner import check_harvest
+        from sememe.requirements import check_harvest
 
         out = place(self.out)
         corpus = OpenCorpus.open(self.corpus)

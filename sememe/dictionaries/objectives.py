@@ -6,88 +6,43 @@ Monosemanticity, and predicting zero costs ``width``.
 """
 
 import math
-from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import torch
-from jaxtyping import Float, Int
-from torch import Generator, Tensor
+from jaxtyping import Float
+from torch import Tensor
 
 from sememe.dictionaries.config import DictionaryConfig
-from sememe.dictionaries.dictionary import Dictionary
 from sememe.dictionaries.nonlinearities import TopK
+from sememe.dictionaries.prefixes import Matryoshka
 from sememe.dictionaries.scores import Activity, Values
+from sememe.dictionaries.terms import Step, Term, squared_error
 from sememe.errors import UsageError
-from sememe.kernels import Code, decode, encode_topk, gather, products, squared_distance
+from sememe.kernels import Code, decode, encode_topk, gather, products
+
+__all__ = [
+    "L0",
+    "L1",
+    "TERMS",
+    "AuxK",
+    "Divergence",
+    "GateReconstruction",
+    "Matryoshka",
+    "MultiTopK",
+    "PreActivation",
+    "Reconstruction",
+    "Step",
+    "Tanh",
+    "Term",
+    "squared_error",
+    "to_json",
+    "unexplained",
+    "weighted_sum",
+]
 
 LEAST_ENTRIES = 32
-
-
-class Step(NamedTuple):
-    """One forward pass, as the terms see it."""
-
-    x: Float[Tensor, "rows width"]
-    """The scaled input."""
-    target: Float[Tensor, "rows write_width"]
-    """What is to be reconstructed, scaled; for an autoencoder the input itself."""
-    activity: Activity
-    rebuilt: Float[Tensor, "rows write_width"]
-    """The scaled reconstruction; gradients go through it if a term asks for that."""
-    error: Float[Tensor, ""]
-    """Its summed squared error, differentiable."""
-    dictionary: Dictionary
-    dead: Int[Tensor, " dead"]
-    """Features that have been silent for too long."""
-    frequency: Float[Tensor, " features"] | None = None
-    """Share of recent activations on which each feature was active."""
-    k: int = 0
-    """Features active on one activation now, where a budget decides."""
-    number: int = 0
-    """Number of the step: what is drawn at random is a function of it."""
-    divergence: Callable[[Float[Tensor, "rows write_width"]], Tensor] | None = None
-    """The KL divergence of the model's predictions when it goes on from a reconstruction."""
-
-    @classmethod
-    def of(
-        cls,
-        objective: "Sequence[Term]",
-        dictionary: Dictionary,
-        activity: Activity,
-        x: Float[Tensor, "rows width"],
-        target: Float[Tensor, "rows write_width"],
-        **facts: Any,  # noqa: ANN401
-    ) -> "Step":
-        """Reconstruct the target for these terms; ``facts`` are the other fields."""
-        if any(term.through_rebuilt for term in objective):
-            rebuilt = dictionary.rebuild(activity, x)
-            error = squared_distance(target, rebuilt)
-        else:
-            rebuilt, error = dictionary.rebuild_with_error(activity, x, target)
-        return cls(x, target, activity, rebuilt, error, dictionary, **facts)
-
-
-@dataclass(frozen=True)
-class Term:
-    """A part of the objective; instances are frozen and hold only settings."""
-
-    name: ClassVar[str]
-
-    weight: float = 1.0
-    """What its value is multiplied by."""
-    ramp: float = 0.0
-    """Share of the steps over which the weight rises from 0."""
-
-    through_rebuilt: ClassVar[bool] = True
-    """Whether gradients go through the reconstruction itself, not only its squared error."""
-
-    def __call__(self, step: Step) -> Float[Tensor, ""]:
-        """Return the term's value, before its weight."""
-        raise NotImplementedError
-
-    def refusal(self, config: DictionaryConfig) -> str:
-        """Return why it makes no sense for such a dictionary, or nothing."""
-        return ""
+"""Entries a row of the living that AuxK counts at least: a budget for kinds without a k."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +54,7 @@ class Reconstruction(Term):
     name: ClassVar[str] = "reconstruction"
 
     @property
-    def through_rebuilt(self) -> bool:  # type: ignore[override]
+    def through_rebuilt(self) -> bool:
         """Whether it is tilted, which takes the errors of single rows."""
         return self.tilt != 0
 
@@ -118,7 +73,7 @@ class L1(Term):
     """
 
     name: ClassVar[str] = "l1"
-    through_rebuilt: ClassVar[bool] = False
+    takes_rebuilt: ClassVar[bool] = False
 
     def __call__(self, step: Step) -> Float[Tensor, ""]:
         """Return the penalty."""
@@ -137,7 +92,7 @@ class Tanh(Term):
     c: float = 4.0
     """Where the penalty saturates: at values of about 1 / c."""
     name: ClassVar[str] = "tanh"
-    through_rebuilt: ClassVar[bool] = False
+    takes_rebuilt: ClassVar[bool] = False
 
     def __call__(self, step: Step) -> Float[Tensor, ""]:
         """Return the penalty."""
@@ -164,7 +119,7 @@ class L0(Term):
     target: float | None = None
     """Number of active features to aim at; None makes the number itself small."""
     name: ClassVar[str] = "l0"
-    through_rebuilt: ClassVar[bool] = False
+    takes_rebuilt: ClassVar[bool] = False
 
     def __call__(self, step: Step) -> Float[Tensor, ""]:
         """Return the penalty; gradients reach the thresholds."""
@@ -189,7 +144,7 @@ class PreActivation(Term):
     """
 
     name: ClassVar[str] = "preactivation"
-    through_rebuilt: ClassVar[bool] = False
+    takes_rebuilt: ClassVar[bool] = False
 
     def __call__(self, step: Step) -> Float[Tensor, ""]:
         """Return the penalty; it teaches the encoder and the thresholds alone."""
@@ -222,7 +177,7 @@ class AuxK(Term):
     """Entries they may have for each of the living (32 a row, or k if that is more): they look at
     every second, third ... row of a batch, at others in the next. None looks at all rows."""
     name: ClassVar[str] = "auxk"
-    through_rebuilt: ClassVar[bool] = False
+    takes_rebuilt: ClassVar[bool] = False
 
     def refusal(self, config: DictionaryConfig) -> str:
         """Refuse to let none of them act."""
@@ -265,7 +220,7 @@ class MultiTopK(Term):
     factor: int = 4
     """How many times k."""
     name: ClassVar[str] = "multi_topk"
-    through_rebuilt: ClassVar[bool] = False
+    takes_rebuilt: ClassVar[bool] = False
 
     def __call__(self, step: Step) -> Float[Tensor, ""]:
         """Return the squared error of the wider code."""
@@ -284,68 +239,11 @@ class MultiTopK(Term):
 
 
 @dataclass(frozen=True)
-class Matryoshka(Term):
-    """The summed squared errors of nested prefixes of the features (2503.17547).
-
-    The whole dictionary is not among them: that is the reconstruction term. With ``sampled`` > 0
-    that many prefixes are drawn anew at every step, small ones as often as large ones by logarithm.
-    """
-
-    shares: tuple[float, ...] = (1 / 16, 1 / 8, 1 / 4, 1 / 2)
-    """Prefixes, as shares of the features, ascending."""
-    sampled: int = 0
-    """Prefixes to draw at every step in place of ``shares``."""
-    seed: int = 0
-    """Of the draw."""
-    by_frequency: bool = False
-    """Whether the features active most often come first, rather than those with low numbers."""
-    detached: bool = False
-    """Whether a prefix teaches only the features that the one before has not."""
-    tilt: float = 0.0
-    """How much more badly reconstructed rows weigh."""
-    name: ClassVar[str] = "matryoshka"
-    through_rebuilt: ClassVar[bool] = False
-
-    def ends(self, features: int, number: int) -> list[int]:
-        """Return where the prefixes of step ``number`` end, ascending."""
-        if not self.sampled:
-            return sorted({max(1, round(share * features)) for share in self.shares})
-        generator = Generator().manual_seed(1_000_003 * self.seed + number)
-        drawn = features ** torch.rand(self.sampled, generator=generator, dtype=torch.float64)
-        return sorted({min(features - 1, max(1, int(end))) for end in drawn.tolist()})
-
-    def __call__(self, step: Step) -> Float[Tensor, ""]:
-        """Return the sum; every entry is decoded once, in the first prefix that holds it."""
-        ends = self.ends(step.dictionary.config.features, step.number)
-        activity = step.activity
-        W_dec: Tensor = step.dictionary.W_dec
-        if self.by_frequency:
-            assert step.frequency is not None
-            order = step.frequency.argsort(descending=True, stable=True)
-            activity, W_dec = _reordered(activity, order), W_dec[order]
-        parts = blocks(activity, W_dec, ends)
-        rebuilt = step.dictionary.base(step.x)
-        total = step.x.new_zeros(())
-        for number, part in enumerate(parts):
-            rebuilt = (rebuilt.detach() if self.detached and number else rebuilt) + part
-            total = total + squared_error(step.target, rebuilt, self.tilt)
-        return total
-
-    def refusal(self, config: DictionaryConfig) -> str:
-        """Refuse prefixes that are no prefixes."""
-        if not self.shares and not self.sampled:
-            return "it has no prefixes: give shares, or a number to sample"
-        if any(not 0 < share < 1 for share in self.shares):
-            return f"its shares are {self.shares}; expected numbers between 0 and 1"
-        return "" if config.features > 1 else "one feature has no prefixes"
-
-
-@dataclass(frozen=True)
 class GateReconstruction(Term):
     """||x - x^||^2 from the gate's values through a decoder that does not learn (2404.16014)."""
 
     name: ClassVar[str] = "gate_reconstruction"
-    through_rebuilt: ClassVar[bool] = False
+    takes_rebuilt: ClassVar[bool] = False
 
     def __call__(self, step: Step) -> Float[Tensor, ""]:
         """Return the squared error; only the gate learns from it."""
@@ -404,21 +302,6 @@ def to_json(term: Term) -> dict[str, Any]:
     return {"term": term.name, **asdict(term)}
 
 
-def squared_error(
-    target: Float[Tensor, "rows width"], rebuilt: Float[Tensor, "rows width"], tilt: float = 0.0
-) -> Float[Tensor, ""]:
-    """Return the mean over rows of ||target - rebuilt||^2.
-
-    With ``tilt`` t each row e weighs exp(t e / mean e), normalised (tilted empirical risk, arXiv
-    2007.01162); no gradient goes through the weights.
-    """
-    if not tilt or not len(target):
-        return squared_distance(target, rebuilt) / max(1, target.shape[0])
-    errors = (target - rebuilt).square().sum(1)
-    relative = errors.detach() / errors.detach().mean().clamp_min(1e-12)
-    return ((tilt * relative).softmax(0) * errors).sum()
-
-
 def weighted_sum(values: Values, weights: Float[Tensor, " features"]) -> Float[Tensor, ""]:
     """Return the mean over rows of the sum of feature values times ``weights``."""
     if isinstance(values, Code):
@@ -437,36 +320,6 @@ def unexplained(
     variance = (residual - residual.mean(0)).square().sum()
     share = (residual - rebuilt).square().sum() / variance.clamp_min(1e-12)
     return share * residual.shape[1] * (variance > 0)
-
-
-def blocks(
-    activity: Activity, W_dec: Float[Tensor, "features width"], ends: list[int]
-) -> list[Float[Tensor, "rows width"]]:
-    """Return what the features up to each end, from the one before on, add to a reconstruction."""
-    values, parts = activity.values, []
-    starts = [0, *ends[:-1]]
-    sizes = [end - start for start, end in zip(starts, ends, strict=True)]
-    rows = W_dec.split([*sizes, len(W_dec) - ends[-1]])[:-1]
-    for start, end, part in zip(starts, ends, rows, strict=True):
-        if isinstance(values, Code):
-            inside = (values.indices >= start) & (values.indices < end)
-            code = Code((values.indices - start) * inside, values.values * inside)
-            present = None if activity.present is None else activity.present & inside
-            parts.append(decode(code, part, present))
-        else:
-            parts.append(values[:, start:end] @ part)
-    return parts
-
-
-def _reordered(activity: Activity, order: Int[Tensor, " features"]) -> Activity:
-    """Return the same features under other numbers: ``order[i]`` becomes i."""
-    values = activity.values
-    if isinstance(values, Code):
-        place = order.argsort()
-        return activity._replace(
-            values=Code(place[values.indices.long()].to(torch.int32), values.values)
-        )
-    return activity._replace(values=values[:, order])
 
 
 def _budget(config: DictionaryConfig, because: str) -> str:
