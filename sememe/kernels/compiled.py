@@ -58,18 +58,24 @@ def add_rows(out: Array, W: Array, which: Array, weights: Array, count: int) -> 
 
 
 @compiled
+def present(indices: Array, values: Array, which: Array, weights: Array) -> int:
+    """Write the entries of one row that are there to the front of two arrays; return how many."""
+    count = 0
+    for j in range(values.shape[0]):
+        if values[j] != 0:
+            which[count], weights[count] = indices[j], values[j]
+            count += 1
+    return count
+
+
+@compiled
 def decode_rows(indices: Array, values: Array, W: Array, out: Array) -> None:
     """Write the sum of the active rows of ``W`` for every row of a code."""
     rows, k = indices.shape
     which = np.empty(k, np.int32)
     weights = np.empty(k, values.dtype)
     for row in range(rows):
-        count = 0
-        for j in range(k):
-            if values[row, j] != 0:
-                which[count] = indices[row, j]
-                weights[count] = values[row, j]
-                count += 1
+        count = present(indices[row], values[row], which, weights)
         out[row, :] = 0
         add_rows(out[row], W, which, weights, count)
 
@@ -113,12 +119,7 @@ def reconstruct_rows(
     which, weights = np.empty(k, np.int32), np.empty(k, values.dtype)
     error = np.empty(width, out.dtype)
     for r in range(rows):
-        count = 0
-        for j in range(k):
-            if values[r, j] != 0:
-                which[count] = indices[r, j]
-                weights[count] = values[r, j]
-                count += 1
+        count = present(indices[r], values[r], which, weights)
         o, t = out[r], target[r]
         add_rows(o, W, which, weights, count)
         total = out.dtype.type(0)
