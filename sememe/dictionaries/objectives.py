@@ -61,6 +61,7 @@ class Reconstruction(Term):
     def __call__(self, step: Step) -> Float[Tensor, ""]:
         """Return the squared error."""
         if self.through_rebuilt:
+            assert step.rebuilt is not None
             return squared_error(step.target, step.rebuilt, self.tilt)
         return step.error / max(1, len(step.target))
 
@@ -202,7 +203,7 @@ class AuxK(Term):
         exact = products(code.indices, there, W_enc, x) + bias[code.indices.long()].detach()
         values = exact * there + (code.values - code.values.detach())
         rebuilt = decode(Code(code.indices, values), dictionary.W_dec[dead], there)
-        return unexplained((step.target[rows] - step.rebuilt[rows]).detach(), rebuilt)
+        return unexplained(step.residual[rows], rebuilt)
 
     def _rows(self, step: Step, most: int) -> slice:
         if self.budget is None:
@@ -272,6 +273,7 @@ class Divergence(Term):
             raise UsageError(
                 "the kl term needs a live model: train on a LiveStream, not on stored activations"
             )
+        assert step.rebuilt is not None
         return step.divergence(step.rebuilt)
 
     def refusal(self, config: DictionaryConfig) -> str:
