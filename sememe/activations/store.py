@@ -6,10 +6,12 @@ and ``place`` (where it is in the corpus).
 """
 
 import json
+import mmap
 import os
 import struct
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,6 +26,7 @@ from sememe.artefacts import cache_folder, damage_of, fetch, read_manifest, veri
 from sememe.errors import SememeError, UsageError
 from sememe.machine import disk_free
 from sememe.objects import ObjectPath, Place, place
+from sememe.progress import Progress
 
 ROW_FACTS = ("token", "document", "position", "place")
 STORED = {
@@ -35,6 +38,12 @@ STORED = {
     "I64": torch.int64,
 }
 """What safetensors calls the dtypes of a shard."""
+
+
+IN_FLIGHT = 4
+"""Files of an object store that are fetched at a time."""
+ASKED = 1 << 20
+"""Bytes that the disk is asked for at once; the system forgets what is beyond its own limit."""
 
 
 class Rows(NamedTuple):
@@ -55,7 +64,7 @@ class Activations:
 
     Of a store in an object store, whole shards are brought to this machine's cache and compared
     with their checksums: all when it is opened with ``verify``, else those that :meth:`take` takes
-    rows from. What is read in order of the others is read by ranges, unverified and not kept.
+    rows from. What is read in order of the others is read by ranges, not compared and not kept.
 
     Attributes:
         path: The store's directory or URL.
@@ -65,11 +74,13 @@ class Activations:
         shard_starts: Number of the first row of each shard, then ``rows``.
     """
 
-    def __init__(self, path: Place, *, verify: bool = True) -> None:
+    def __init__(
+        self, path: Place, *, verify: bool = True, progress: Progress | None = None
+    ) -> None:
         self.path = path
         self.manifest = read_manifest(path, "activations")
         if verify and isinstance(path, ObjectPath):
-            self._fetch_all()
+            self._fetch_all(progress)
         elif verify:
             verify_files(path, self.manifest)
         self.sites = list(self.manifest["sites"])
@@ -79,12 +90,14 @@ class Activations:
         self._open: dict[int, _Shard] = {}
 
     @classmethod
-    def open(cls, path: Place | str, *, verify: bool = True) -> "Activations":
+    def open(
+        cls, path: Place | str, *, verify: bool = True, progress: Progress | None = None
+    ) -> "Activations":
         """Open the store at a path or URL; SememeError names the file that is missing or altered.
 
         Without ``verify`` files are not compared with their checksums.
         """
-        return cls(place(path), verify=verify)
+        return cls(place(path), verify=verify, progress=progress)
 
     @property
     def hash(self) -> str:
@@ -127,21 +140,22 @@ class Activations:
         """Open a shard; ``whole`` brings it to this machine."""
         if number not in self._open or (whole and not self._open[number].here):
             name = self.manifest["shards"][number]["file"]
-            path = self.path / name
-            if isinstance(path, ObjectPath):
-                cached = self._cache / name
-                if whole and not cached.exists():
-                    fetch(path, self.manifest["files"][name], cached)
-                path = cached if cached.exists() else path
-            self._open[number] = _Shard(path)
+            here = self.file(name)
+            if whole and not here.exists():
+                self._bring([name])
+            self._open[number] = _Shard(here if here.exists() else self.path / name)
         return self._open[number]
+
+    def file(self, name: str) -> Path:
+        """Where a file of the store is on this machine, or would be brought to."""
+        return (self.path if isinstance(self.path, Path) else self._cache) / name
 
     @property
     def _cache(self) -> Path:
         """Where the shards of an object store are kept on this machine."""
         return cache_folder() / "stores" / self.hash
 
-    def _fetch_all(self) -> None:
+    def _fetch_all(self, progress: Progress | None) -> None:
         """Bring every shard of an object store here, comparing those that are here already."""
         assert isinstance(self.path, ObjectPath)
         listed = self.manifest["files"]
@@ -152,8 +166,25 @@ class Activations:
                 f"{self._cache} needs {needed / 1e6:,.1f} MB for the shards of {self.path}, and "
                 f"{free / 1e6:,.1f} MB are free: let SEMEME_CACHE name a folder on a larger disk"
             )
-        for name in missing:
-            fetch(self.path / name, listed[name], self._cache / name)
+        self._bring(missing, progress)
+
+    def _bring(self, names: Sequence[str], progress: Progress | None = None) -> None:
+        """Bring files of an object store here, several at a time; they are held to checksums."""
+        path, listed = self.path, self.manifest["files"]
+        assert isinstance(path, ObjectPath)
+
+        def bring(name: str) -> int:
+            fetch(path / name, listed[name], self.file(name))
+            return int(listed[name]["bytes"])
+
+        if progress and names:
+            progress.start("fetch", sum(listed[name]["bytes"] for name in names), "bytes")
+        with ThreadPoolExecutor(IN_FLIGHT, thread_name_prefix="fetch") as pool:
+            for size in pool.map(bring, names):
+                if progress:
+                    progress.advance(size)
+        if progress and names:
+            progress.finish()
 
     def read(self, name: str, start: int, stop: int) -> Shaped[torch.Tensor, "rows ..."]:
         """Return rows ``start`` to ``stop`` of a site or a row fact.
@@ -207,6 +238,29 @@ class Activations:
             taken[order[wanted]] = self._shard(shard, whole=True).mapped(name).take(inside, 0)
         typed = torch.from_numpy(taken).view(-1).view(like.dtype)
         return typed.view(len(rows), *like.shape[1:])
+
+    def expect(
+        self, names: Sequence[str], starts: Int64[np.ndarray, " blocks"], block: int
+    ) -> None:
+        """Ask the disk for blocks of rows that :meth:`take` will be asked for; return at once.
+
+        ``starts`` are the ascending numbers of the first rows of blocks of ``block`` rows. Shards
+        of an object store are brought here.
+        """
+        first = np.flatnonzero(np.diff(starts, prepend=-block - 1) != block)  # of each run
+        lows, highs = starts[first], np.append(starts[first[1:] - 1], starts[-1:]) + block
+        begins, ends = self.shard_starts[:-1], self.shard_starts[1:]
+        touched = np.searchsorted(highs, begins, "right") < np.searchsorted(lows, ends)
+        numbers = np.flatnonzero(touched).tolist()
+        names_of = [self.manifest["shards"][number]["file"] for number in numbers]
+        if missing := [name for name in names_of if not self.file(name).exists()]:
+            self._bring(missing)
+        for number in numbers:
+            low = np.maximum(lows, begins[number])
+            size = np.minimum(highs, ends[number]) - low
+            inside = (low - begins[number])[size > 0].tolist()
+            for name in names:
+                self._shard(number, whole=True).expect(name, inside, size[size > 0].tolist())
 
     def in_order(self, site: str, chunk: int = 8192, shard: int | None = None) -> Iterator[Rows]:
         """Yield the rows of one shard, or of all, in corpus order, ``chunk`` at a time.
@@ -289,6 +343,18 @@ class _Shard:
                 raise SememeError(f"{self.path} ends too early: it is damaged; verify the store")
             room, begin = room[got:], begin + got
 
+    def expect(self, name: str, firsts: Sequence[int], counts: Sequence[int]) -> None:
+        """Ask the disk for runs of rows: their first rows and how many."""
+        if not hasattr(os, "posix_fadvise"):  # macOS
+            return
+        begin, _ = self._tensors[name]["data_offsets"]
+        size = self.empty(name, 1).nbytes
+        for first, count in zip(firsts, counts, strict=True):
+            start, stop = (self._begin + begin + row * size for row in (first, first + count))
+            for part in range(start, stop, ASKED):
+                asked = min(ASKED, stop - part)
+                os.posix_fadvise(self._file, part, asked, os.POSIX_FADV_WILLNEED)
+
     def mapped(self, name: str) -> UInt8[np.ndarray, "rows bytes"]:
         """Return where the rows of a tensor are mapped.
 
@@ -296,10 +362,11 @@ class _Shard:
         """
         assert isinstance(self.path, Path)
         if name not in self._mapped:
+            whole = mmap.mmap(self._file, 0, prot=mmap.PROT_READ)
+            whole.madvise(mmap.MADV_RANDOM)  # else the system reads megabytes around each row
             tensor = self._tensors[name]
             begin, end = tensor["data_offsets"]
-            shape = tensor["shape"][0], (end - begin) // max(1, tensor["shape"][0])
-            self._mapped[name] = np.memmap(
-                self.path, np.uint8, "r", offset=self._begin + begin, shape=shape
-            )
+            flat = np.frombuffer(whole, np.uint8, end - begin, self._begin + begin)
+            rows = tensor["shape"][0]
+            self._mapped[name] = flat.reshape(rows, len(flat) // max(1, rows))
         return self._mapped[name]

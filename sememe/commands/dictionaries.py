@@ -53,7 +53,7 @@ class Train(Training):
 
         config = replace(self.training(), skip=self.skip)
         with terminal_progress() as progress:
-            stream = self._live(progress) if self.live else self._stored()
+            stream = self._live(progress) if self.live else self._stored(progress)
             reads = self.reads or stream.sites
             writes = self.writes or reads
             if isinstance(stream, Stream):
@@ -63,7 +63,7 @@ class Train(Training):
             )
         show({**dictionary.manifest["figures"], "out": str(self.out)}, self.json)
 
-    def _stored(self) -> "Stream":
+    def _stored(self, progress: "Progress") -> "Stream":
         from sememe.activations.store import Activations
         from sememe.activations.stream import Stream
 
@@ -72,7 +72,7 @@ class Train(Training):
         for name in ("corpus", "context", "buffer"):
             if getattr(self, name) is not None:
                 raise UsageError(f"--{name} is for --live MODEL, but a store was given")
-        stored = Activations.open(self.activations)
+        stored = Activations.open(self.activations, progress=progress)
         if not self.reads and len(stored.sites) > 1:
             raise UsageError(f"--reads is needed: {self.activations} holds {stored.sites}")
         reads = self.reads or tuple(stored.sites)

@@ -14,25 +14,16 @@ from sememe.activations.live import LiveStream
 from sememe.activations.rules import HarvestConfig, TokenRules
 from sememe.activations.store import ROW_FACTS, Activations
 from sememe.activations.stream import Batch, Stream
-from sememe.corpora.build import build_corpus
 from sememe.corpora.corpus import Corpus
 from sememe.dictionaries import TopK
 from sememe.errors import UsageError
 from sememe.models.load import LanguageModel
 from sememe.progress import Progress
 from sememe.training import TrainConfig, train
-from tests.prose import prose
 
 SITE = "layers.1.resid"
 CONFIG = HarvestConfig(context=32, dtype="fp16", batch_tokens=256, sink_multiple=1.1)
 """A multiple so low that many tokens count as sinks."""
-
-
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory: pytest.TempPathFactory, tiny_llama: LanguageModel) -> Corpus:
-    path = tmp_path_factory.mktemp("buffered")
-    text = str(prose(path / "text"))
-    return build_corpus(path / "corpus", tiny_llama.tokenizer, tokens=5000, sources=[text])
 
 
 @pytest.fixture(scope="module")

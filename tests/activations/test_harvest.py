@@ -17,15 +17,6 @@ SITES = ["layers.0.mlp.hidden", "layers.1.resid"]
 CONFIG = HarvestConfig(context=48, dtype="fp32", batch_tokens=512)
 
 
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory: pytest.TempPathFactory, tiny_llama: LanguageModel) -> Corpus:
-    path = tmp_path_factory.mktemp("corpus")
-    text = prose(path / "text")
-    return build_corpus(
-        path / "corpus", tiny_llama.tokenizer, tokens=6000, sources=[str(text)], held_out=0.2
-    )
-
-
 def plain_activations(
     model: LanguageModel, corpus: Corpus, start: int, length: int
 ) -> dict[str, torch.Tensor]:
