@@ -5,11 +5,6 @@ and for every row ``token`` (its id), ``document``, ``position`` (its place in t
 and ``place`` (where it is in the corpus).
 """
 
-import json
-import mmap
-import os
-import struct
-import weakref
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
@@ -18,10 +13,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, Int64, Shaped, UInt8
-from safetensors import SafetensorError, safe_open
+from jaxtyping import Float, Int, Int64, Shaped
 
 from sememe.activations.quantised import dequantise, scale_name
+from sememe.activations.shard_file import ShardFile
 from sememe.artefacts import cache_folder, damage_of, fetch, read_manifest, verify_files
 from sememe.errors import SememeError, UsageError
 from sememe.machine import disk_free
@@ -29,21 +24,9 @@ from sememe.objects import ObjectPath, Place, place
 from sememe.progress import Progress
 
 ROW_FACTS = ("token", "document", "position", "place")
-STORED = {
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "F32": torch.float32,
-    "I8": torch.int8,
-    "I32": torch.int32,
-    "I64": torch.int64,
-}
-"""What safetensors calls the dtypes of a shard."""
-
 
 IN_FLIGHT = 4
 """Files of an object store that are fetched at a time."""
-ASKED = 1 << 20
-"""Bytes that the disk is asked for at once; the system forgets what is beyond its own limit."""
 
 
 class Rows(NamedTuple):
@@ -87,7 +70,7 @@ class Activations:
         self.rows = int(self.manifest["rows"])
         counts = [shard["rows"] for shard in self.manifest["shards"]]
         self.shard_starts = [0, *np.cumsum(counts).tolist()]
-        self._open: dict[int, _Shard] = {}
+        self._open: dict[int, ShardFile] = {}
 
     @classmethod
     def open(
@@ -136,14 +119,14 @@ class Activations:
         """Let go of the files: what was read of them here and there leaves memory."""
         self._open.clear()
 
-    def _shard(self, number: int, *, whole: bool = False) -> "_Shard":
+    def _shard(self, number: int, *, whole: bool = False) -> ShardFile:
         """Open a shard; ``whole`` brings it to this machine."""
         if number not in self._open or (whole and not self._open[number].here):
             name = self.manifest["shards"][number]["file"]
             here = self.file(name)
             if whole and not here.exists():
                 self._bring([name])
-            self._open[number] = _Shard(here if here.exists() else self.path / name)
+            self._open[number] = ShardFile(here if here.exists() else self.path / name)
         return self._open[number]
 
     def file(self, name: str) -> Path:
@@ -275,98 +258,3 @@ class Activations:
                 facts = [self.read(name, start, stop) for name in ROW_FACTS]
                 yield Rows(start, self.read(site, start, stop).float(), *facts)
             self._open.pop(number, None)
-
-
-def object_header(path: ObjectPath) -> tuple[dict[str, Any], int]:
-    """Return the header of a shard in an object store, and where its tensors begin.
-
-    SememeError unless the object is as long as its header says.
-    """
-    found = path.size()
-    if found is None:
-        raise SememeError(f"{path} is missing")
-    try:
-        (size,) = struct.unpack("<Q", path.read_range(0, 8))
-        if 8 + size > found:
-            raise ValueError(f"a header of {size} bytes in {found}")
-        header = json.loads(path.read_range(8, size))
-        ends = [tensor["data_offsets"][1] for tensor in header.values() if "dtype" in tensor]
-        if 8 + size + max(ends) != found:
-            raise ValueError(f"it has {found} bytes, its header says {8 + size + max(ends)}")
-    except ValueError as error:
-        raise SememeError(
-            f"{path} is damaged ({error}): delete it and run the same command again"
-        ) from error
-    return header, 8 + size
-
-
-class _Shard:
-    """One safetensors file: what is read in order by plain reads, rows here and there mapped.
-
-    All that is read of a mapped file counts as the program's own memory. An object that is not
-    ``here`` is read by ranges and cannot be mapped.
-    """
-
-    def __init__(self, path: Place) -> None:
-        self.path = path
-        self.here = isinstance(path, Path)
-        if isinstance(path, ObjectPath):
-            self._tensors, self._begin = object_header(path)
-        else:
-            try:
-                with safe_open(path, framework="pt"):  # checks the header
-                    pass
-                self._file = os.open(path, os.O_RDONLY)
-            except (OSError, SafetensorError) as error:
-                raise SememeError(f"cannot read {path}: {error}") from error
-            weakref.finalize(self, os.close, self._file)
-            (size,) = struct.unpack("<Q", os.pread(self._file, 8, 0))
-            self._tensors = json.loads(os.pread(self._file, size, 8))
-            self._begin = 8 + size
-        self._mapped: dict[str, UInt8[np.ndarray, "rows bytes"]] = {}
-
-    def empty(self, name: str, rows: int) -> Shaped[torch.Tensor, "rows ..."]:
-        """Return room for some rows of a tensor."""
-        tensor = self._tensors[name]
-        return torch.empty(rows, *tensor["shape"][1:], dtype=STORED[tensor["dtype"]])
-
-    def read_into(self, name: str, first: int, out: Shaped[torch.Tensor, "rows ..."]) -> None:
-        """Fill ``out`` with the rows of a tensor from ``first`` on."""
-        room = out.view(torch.uint8).numpy().reshape(-1).data
-        begin = self._begin + self._tensors[name]["data_offsets"][0] + first * out[0].nbytes
-        if isinstance(self.path, ObjectPath):
-            room[:] = self.path.read_range(begin, len(room))
-            return
-        while len(room):
-            got = os.preadv(self._file, [room], begin)
-            if not got:
-                raise SememeError(f"{self.path} ends too early: it is damaged; verify the store")
-            room, begin = room[got:], begin + got
-
-    def expect(self, name: str, firsts: Sequence[int], counts: Sequence[int]) -> None:
-        """Ask the disk for runs of rows: their first rows and how many."""
-        if not hasattr(os, "posix_fadvise"):  # macOS
-            return
-        begin, _ = self._tensors[name]["data_offsets"]
-        size = self.empty(name, 1).nbytes
-        for first, count in zip(firsts, counts, strict=True):
-            start, stop = (self._begin + begin + row * size for row in (first, first + count))
-            for part in range(start, stop, ASKED):
-                asked = min(ASKED, stop - part)
-                os.posix_fadvise(self._file, part, asked, os.POSIX_FADV_WILLNEED)
-
-    def mapped(self, name: str) -> UInt8[np.ndarray, "rows bytes"]:
-        """Return where the rows of a tensor are mapped.
-
-        numpy copies rows of bytes on one thread, in half the time that torch takes for its dtypes.
-        """
-        assert isinstance(self.path, Path)
-        if name not in self._mapped:
-            whole = mmap.mmap(self._file, 0, prot=mmap.PROT_READ)
-            whole.madvise(mmap.MADV_RANDOM)  # else the system reads megabytes around each row
-            tensor = self._tensors[name]
-            begin, end = tensor["data_offsets"]
-            flat = np.frombuffer(whole, np.uint8, end - begin, self._begin + begin)
-            rows = tensor["shape"][0]
-            self._mapped[name] = flat.reshape(rows, len(flat) // max(1, rows))
-        return self._mapped[name]

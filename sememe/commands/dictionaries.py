@@ -24,7 +24,8 @@ class Train(Training):
     activations: Positional[str | None] = None
     """Directory or URL of the store; none with --live."""
     live: str | None = None
-    """Train on this model's activations as it reads, without a store; needs --corpus, --reads."""
+    """Train on this model's activations as it reads, without a store; needs --corpus, --reads.
+    The figures say how many tokens were read and left out."""
     corpus: Path | None = None
     """Directory of the corpus that the live model reads."""
     context: int | None = None
@@ -48,7 +49,7 @@ class Train(Training):
 
     def __call__(self) -> None:
         from sememe.activations.stream import Stream
-        from sememe.requirements import check_train
+        from sememe.planner import announce_train
         from sememe.training.loop import train
 
         config = replace(self.training(), skip=self.skip)
@@ -56,12 +57,12 @@ class Train(Training):
             stream = self._live(progress) if self.live else self._stored(progress)
             reads = self.reads or stream.sites
             writes = self.writes or reads
-            if isinstance(stream, Stream):
-                check_train(stream.activations, self.out, config, reads, writes)
+            announce_train(stream, self.out, config, reads, writes, progress)
             dictionary = train(
                 stream, config, self.out, reads=reads, writes=writes, progress=progress
             )
-        show({**dictionary.manifest["figures"], "out": str(self.out)}, self.json)
+        tokens = {} if isinstance(stream, Stream) else {"tokens": stream.tokens}
+        show({**dictionary.manifest["figures"], **tokens, "out": str(self.out)}, self.json)
 
     def _stored(self, progress: "Progress") -> "Stream":
         from sememe.activations.store import Activations

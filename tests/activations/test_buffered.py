@@ -140,6 +140,17 @@ def test_the_model_reads_as_rows_are_used_and_never_holds_more_than_the_buffer(
     assert min(middle) > live.buffer // 4
 
 
+def test_tokens_left_out_are_those_that_a_store_leaves_out(
+    corpus: Corpus, tiny_llama: LanguageModel, stored: Activations
+) -> None:
+    live = stream(tiny_llama, corpus)
+    assert live.tokens == {"read": 0, "special": 0, "sink": 0}
+    for passes in (1, 2):
+        assert sum(len(rows) for rows in live.batches(50, passes, 0)) == passes * stored.rows
+        assert live.tokens == {"read": live.rows, **stored.manifest["left_out"]}
+    assert live.tokens["sink"] > 0
+
+
 class StoppedError(Exception):
     pass
 

@@ -195,3 +195,11 @@ def test_attention_sinks_of_smollm2_are_left_out(tmp_path: Path, smollm2: Langua
     assert stored.manifest["left_out"] == {"special": 0, "sink": len(windows.start)}
     norms = stored.read(site, 0, stored.rows).float().norm(dim=1)
     assert float(norms.max()) < 10 * float(norms.median())
+
+
+def test_a_harvest_of_no_sites_is_refused(
+    tmp_path: Path, tiny_llama: LanguageModel, corpus: Corpus
+) -> None:
+    with pytest.raises(UsageError, match="sites is empty: name one or more"):
+        harvest(tiny_llama, corpus, [], tmp_path / "none", config=CONFIG)
+    assert not (tmp_path / "none").exists()

@@ -76,7 +76,7 @@ def test_the_disk_is_asked_for_the_bytes_of_the_rows_expected(
         asked.append(os.pread(descriptor, size, start))
 
     monkeypatch.setattr(os, "posix_fadvise", advise)
-    monkeypatch.setattr("sememe.activations.store.ASKED", 100)
+    monkeypatch.setattr("sememe.activations.shard_file.ASKED", 100)
     store.expect((SITE, "place"), np.array([8, 16, 24, 48, 76, 96]), 8)
     rows = torch.tensor([*range(8, 32), *range(48, 56), *range(76, 84), *range(96, 100)])
     first, second, last = rows[rows < 30], rows[(rows >= 30) & (rows < 80)], rows[rows >= 80]
