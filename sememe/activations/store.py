@@ -238,6 +238,8 @@ class Activations:
         names_of = [self.manifest["shards"][number]["file"] for number in numbers]
         if missing := [name for name in names_of if not self.file(name).exists()]:
             self._bring(missing)
+        scaled = self.sites if self.dtype == "int8" else []
+        names = [*names, *(scale_name(name) for name in names if name in scaled)]
         for number in numbers:
             low = np.maximum(lows, begins[number])
             size = np.minimum(highs, ends[number]) - low
