@@ -23,7 +23,8 @@ from sememe.evaluation.evaluate import Report, evaluate
 from sememe.models.language_model import LanguageModel
 from sememe.models.load import load_model
 from sememe.models.reading import check_replaceable
-from sememe.planner import WORTH_A_PROBE, plan_work, probe, shown_time
+from sememe.planner import WORTH_A_PROBE, plan_work, shown_time
+from sememe.probe import probe
 from sememe.progress import Progress
 from sememe.requirements import Work, check_fits, needs
 from sememe.training.config import TrainConfig

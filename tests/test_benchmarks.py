@@ -39,5 +39,11 @@ def test_reading_and_mixing_of_a_stream_are_measured() -> None:
     assert done.returncode == 0, done.stderr
     figures = json.loads(done.stdout)
     assert figures["rows"] == 3000
-    keys = {"read_ratio", "rows_per_second", "unique_documents_ratio", "lag1_ratio"}
+    keys = {
+        "read_ratio",
+        "cold_read_ratio",
+        "rows_per_second",
+        "unique_documents_ratio",
+        "lag1_ratio",
+    }
     assert all(figures[key] > 0 for key in keys)

@@ -24,7 +24,8 @@ class Train(Training):
     activations: Positional[str | None] = None
     """Directory or URL of the store; none with --live."""
     live: str | None = None
-    """Train on this model's activations as it reads, without a store; needs --corpus, --reads."""
+    """Train on this model's activations as it reads, without a store; needs --corpus, --reads.
+    The figures say how many tokens were read and left out."""
     corpus: Path | None = None
     """Directory of the corpus that the live model reads."""
     context: int | None = None
@@ -48,22 +49,22 @@ class Train(Training):
 
     def __call__(self) -> None:
         from sememe.activations.stream import Stream
-        from sememe.requirements import check_train
+        from sememe.planner import announce_train
         from sememe.training.loop import train
 
         config = replace(self.training(), skip=self.skip)
         with terminal_progress() as progress:
-            stream = self._live(progress) if self.live else self._stored()
+            stream = self._live(progress) if self.live else self._stored(progress)
             reads = self.reads or stream.sites
             writes = self.writes or reads
-            if isinstance(stream, Stream):
-                check_train(stream.activations, self.out, config, reads, writes)
+            announce_train(stream, self.out, config, reads, writes, progress)
             dictionary = train(
                 stream, config, self.out, reads=reads, writes=writes, progress=progress
             )
-        show({**dictionary.manifest["figures"], "out": str(self.out)}, self.json)
+        tokens = {} if isinstance(stream, Stream) else {"tokens": stream.tokens}
+        show({**dictionary.manifest["figures"], **tokens, "out": str(self.out)}, self.json)
 
-    def _stored(self) -> "Stream":
+    def _stored(self, progress: "Progress") -> "Stream":
         from sememe.activations.store import Activations
         from sememe.activations.stream import Stream
 
@@ -72,7 +73,7 @@ class Train(Training):
         for name in ("corpus", "context", "buffer"):
             if getattr(self, name) is not None:
                 raise UsageError(f"--{name} is for --live MODEL, but a store was given")
-        stored = Activations.open(self.activations)
+        stored = Activations.open(self.activations, progress=progress)
         if not self.reads and len(stored.sites) > 1:
             raise UsageError(f"--reads is needed: {self.activations} holds {stored.sites}")
         reads = self.reads or tuple(stored.sites)
