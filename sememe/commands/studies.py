@@ -10,7 +10,15 @@ from tyro.conf import Suppress, arg, subcommand
 
 from sememe.terminal import print_table, terminal_progress
 
-BUDGETED = ("sememe", "topk", "lista_matryoshka", "matryoshka", "batchtopk", "openai_topk")
+BUDGETED = (
+    "sememe",
+    "topk",
+    "lista_matryoshka",
+    "matryoshka",
+    "batchtopk",
+    "openai_topk",
+    "jumprelu",
+)
 """Recipes that need no search for their sparsity."""
 
 

@@ -33,6 +33,9 @@ SEARCH_SEED = 1_000_003
 SEARCHES = 6
 TOLERANCE = 0.05
 """Largest relative difference from the wanted L0 that ends a search."""
+PAPER_STEPS, INPUTS = 1_000_000, 8_192
+"""Steps of Towards Monosemanticity's run, by which its resampling is scaled to the study's, and
+inputs that a resampling looks at here (819,200 there, a ten-thousandth of the run)."""
 REPORTED = ("f1", "mcc", "fvu", "l0", "dead")
 """Figures that fit a terminal; --json has them all."""
 
@@ -168,7 +171,11 @@ def _config_of(
     def made(**sparsity: int | float) -> TrainConfig:
         made = recipes.make(name, features=LATENTS[config.world], passes=1, **sparsity)
         rate = config.learning_rate or made.learning_rate
-        return replace(made, batch=config.batch, learning_rate=rate)
+        rule = made.resampling
+        if rule is not None:
+            steps = config.samples // config.batch
+            rule = replace(rule.scaled(steps / PAPER_STEPS), rows=INPUTS)
+        return replace(made, batch=config.batch, learning_rate=rate, resampling=rule)
 
     parameters = inspect.signature(recipes.RECIPES[name]).parameters
     if "k" in parameters:
