@@ -193,8 +193,9 @@ class _Probe:
             passes=-(-(steps + DEAD_STEPS) * work.train.batch // stored.rows),
             dead_tokens=work.train.dead_after(work.rows),
         )
-        stream = Stream(stored, (work.site,))
-        begin, trainer = timed(lambda: Trainer(stream, config, (work.site,), (work.site,)))
+        sites = (work.site,)
+        stream = Stream(stored, sites)
+        begin, trainer = timed(lambda: Trainer(stream, config, sites, sites, work.device))
         sample = stream.sample(SAMPLE_ROWS)
         centring, _ = timed(lambda: geometric_median(sample))
         begin += centring * (min(work.rows, SAMPLE_ROWS) / len(sample) - 1)
@@ -220,7 +221,7 @@ class _Probe:
         seconds = begin + count * plain + reviving * slower
         seconds += count // config.checkpoint_every * saving
         trainer.dictionary.save(self.folder / "dictionary", made_from=stored.manifest["made_from"])
-        return trainer.dictionary, seconds
+        return trainer.dictionary.cpu(), seconds
 
     def _splice(self, dictionary: Dictionary, held_out: Activations, rebuilt: float) -> float:
         """Return the seconds for all spliced tokens, given those of a rebuilt one."""

@@ -42,6 +42,8 @@ class Synthetic:
     """Samples a step."""
     learning_rate: float | None = None
     """Learning rate of every recipe; by default each its own."""
+    device: str = "cpu"
+    """Where dictionaries are trained: cpu, cuda, or cuda:N for one GPU of several."""
     json: bool = False
     """Print one JSON object, whose rows are the table."""
 
@@ -56,7 +58,7 @@ class Synthetic:
             learning_rate=self.learning_rate,
         )
         with terminal_progress() as progress:
-            rows = study(config, self.recipes, self.seeds, self.out, progress)
+            rows = study(config, self.recipes, self.seeds, self.out, progress, self.device)
         if self.json:
             sys.stdout.write(json.dumps({"world": self.world, "rows": rows}) + "\n")
             return

@@ -28,12 +28,13 @@ def sememe(features: int = 9216, k: int = 32, passes: int = 4) -> TrainConfig:
     """Return our best at finding true features: first of `sememe study synthetic` in F1 and MCC.
 
     As LISTA-Matryoshka, with rows that begin as data points, k from 4 times its value, prefixes of
-    a sixteenth to a half, no tilt, no momentum, and thresholds that forget sooner. A step costs
-    about 4 times one of :func:`topk` at the width of a language model (LOG.md), so that is the
-    command's default.
+    a sixteenth to a half, no tilt, thresholds that forget sooner, and no momentum, with a shorter
+    memory of squared gradients that keeps large k stable. A step costs about 4 times one of
+    :func:`topk` at the width of a language model (LOG.md), so that is the command's default.
     """
     return TrainConfig(
         features=features,
+        beta2=0.99,
         nonlinearity=Refined(BatchTopK(k, memory=0.95)),
         objective=(Reconstruction(), AuxK(), Matryoshka(by_frequency=True, detached=True)),
         passes=passes,
@@ -53,9 +54,10 @@ def towards_monosemanticity(
 
     ReLU + L1 on unit decoder rows, encoder of the centred input, random first rows, and neuron
     resampling at steps 25,000 to 100,000 of 1,000,000: a shorter run needs
-    ``resampling.scaled(steps / 1e6)``, as the study gives it. The paper averages the squared error over the width and
-    sums the penalty, so that its coefficient is ours / width for its inputs; its learning rate is
-    not given, 1e-4 here. It draws the encoder apart from the decoder; here they begin alike.
+    ``resampling.scaled(steps / 1e6)``, as the study gives it. The paper averages the squared error
+    over the width and sums the penalty, so that its coefficient is ours / width for its inputs; its
+    learning rate is not given, 1e-4 here. It draws the encoder apart from the decoder; here they
+    begin alike.
     """
     return TrainConfig(
         features=features,
