@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeVar
 
 import tyro
@@ -23,11 +23,15 @@ Given = TypeVar("Given", bound=Settings)
 
 
 def run(
-    settings: type[Given], measure: Callable[[Given], dict[str, Any]], about: str | None
+    settings: type[Given],
+    measure: Callable[[Given], dict[str, Any]],
+    about: str | None,
+    columns: Sequence[str] = (),
 ) -> None:
     """Print what ``measure`` makes of the command line's settings, and exit as sememe does.
 
-    One JSON object, or a table of the figures and one of their ``rows``, which share their keys.
+    One JSON object, or a table of the figures and one of their ``rows``, which share their keys:
+    of ``columns``, or of all.
     """
     given = tyro.cli(settings, description=about)
     try:
@@ -41,4 +45,5 @@ def run(
     rows = figures.pop("rows", [])
     show(figures, as_json=False)
     if rows:
-        print_table(tuple(rows[0]), [list(row.values()) for row in rows])
+        shown = columns or tuple(rows[0])
+        print_table(shown, [[row[name] for name in shown] for row in rows])
