@@ -158,8 +158,9 @@ def test_features_begin_active_on_as_many_rows_as_asked(active, share, centre):
     changes = {"features": 60, "first_active": active, "centre": centre}
     trainer = Trainer(stream, small(**JUMP, **changes), stream.sites, stream.sites)
     x, _ = trainer.split(stream.sample(SAMPLE_ROWS)[:FACTOR_ROWS])
-    fired = trainer.dictionary.activate(x).values > 0
-    assert fired.sum(0).tolist() == [round(share * len(x))] * 60
+    fired = (trainer.dictionary.activate(x).values > 0).sum(0)
+    # the row that the bias was set by lies on the threshold, where rounding decides
+    assert (fired - round(share * len(x))).abs().max() <= 1
 
 
 def test_uniform_rows_are_small_and_the_encoder_is_the_decoder_scaled():
