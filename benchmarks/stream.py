@@ -7,7 +7,6 @@ the process, and rounds alternate, so that other work on the machine meets both 
 the median of the rounds'. Run it as ``python -m benchmarks.stream``.
 """
 
-import json
 import os
 import statistics
 import tempfile
@@ -21,8 +20,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin would c
 
 import safetensors.torch
 import torch
-import tyro
 
+from benchmarks import command
 from sememe.activations.mixing import measure
 from sememe.activations.store import Activations
 from sememe.activations.stream import BLOCK, BUFFER, Stream
@@ -168,22 +167,16 @@ def figures(settings: Settings, store: Activations) -> dict[str, float | int]:
     }
 
 
-def main() -> None:
-    """Measure and print."""
-    settings = tyro.cli(Settings, description=__doc__)
+def run(settings: Settings) -> dict[str, float | int]:
+    """Read the store that is given, or one that is made up; return the figures."""
     with tempfile.TemporaryDirectory() as scratch:
         store = (
             Activations.open(settings.activations, verify=False)
             if settings.activations
             else make(Path(scratch), settings.rows, settings.width)
         )
-        found = figures(settings, store)
-    if settings.json:
-        print(json.dumps(found))
-        return
-    for name, value in found.items():
-        print(f"{name:24} {value:.4g}" if isinstance(value, float) else f"{name:24} {value:,}")
+        return figures(settings, store)
 
 
 if __name__ == "__main__":
-    main()
+    command.run(Settings, run, __doc__)

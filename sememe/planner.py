@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from sememe.activations.buffered import BufferedStream
+from sememe.activations.live import LiveStream
 from sememe.activations.rules import HarvestConfig
 from sememe.activations.stream import Stream
 from sememe.artefacts import is_finished
@@ -29,6 +30,8 @@ from sememe.training.config import TrainConfig
 
 WORTH_A_PROBE = 20 * PROBE_TOKENS
 """Tokens from which on a job begins with the probe."""
+PREDICTIONS = 6
+"""Copies of a batch's predictions that training end to end holds."""
 
 
 def plan_work(work: Work, out: Path, loading: float) -> dict[str, Any]:
@@ -80,16 +83,18 @@ def announce_harvest(
 
 
 def announce_train(
-    stream: Stream | BufferedStream,
+    stream: Stream | BufferedStream | LiveStream,
     out: Path,
     config: TrainConfig,
     reads: Sequence[str],
     writes: Sequence[str],
+    device: str,
     progress: Progress,
 ) -> None:
     """Say what a training takes that is not done; SememeError if it cannot fit.
 
-    On a live model it takes the buffer and the passes of the model too.
+    On a live model it takes the buffer and the passes of the model too, end to end its predictions;
+    how long these take is not measured.
     """
     if is_finished(out):
         return
@@ -102,21 +107,26 @@ def announce_train(
         need = train_need(config, read, written, row, stream.rows)
     else:
         need = train_need(config, read, written, 0, stream.rows)
-        reading = harvest_need(stream.model, stream.sites, stream.buffer, stream.config)
+        held = stream.buffer if isinstance(stream, BufferedStream) else config.batch
+        reading = harvest_need(stream.model, stream.sites, held, stream.config)
         need = need._replace(memory=need.memory + reading.memory + reading.disk)
+    if isinstance(stream, LiveStream):
+        logits = PREDICTIONS * 4 * config.batch * stream.model.vocabulary
+        need = need._replace(memory=need.memory + logits)
     total = check_fits(out, {"train": need})
 
     def seconds() -> float:
         with scratch_folder(out) as folder:
             if isinstance(stream, Stream):
-                return timed_training(stream, config, reads, writes, stream.rows, folder)[1]
+                return timed_training(stream, config, reads, writes, stream.rows, folder, device)[1]
             work = Work(stream.model, stream.sites[0], tokens, stream.config, config)
             _, stored, reading = Probe(work, stream.sites, folder).harvest()
             sample = Stream(stored, stream.sites)
-            training = timed_training(sample, config, reads, writes, stream.rows, folder)[1]
-            return reading + training
+            training = timed_training(sample, config, reads, writes, stream.rows, folder, device)
+            return reading + training[1]
 
-    _announce(f"training on {tokens:,} activations", out, tokens, total, seconds, progress)
+    timed = None if isinstance(stream, LiveStream) else seconds
+    _announce(f"training on {tokens:,} activations", out, tokens, total, timed, progress)
 
 
 def _announce(
@@ -124,12 +134,12 @@ def _announce(
     out: Path,
     tokens: int,
     total: Totals,
-    seconds: Callable[[], float],
+    seconds: Callable[[], float] | None,
     progress: Progress,
 ) -> None:
     """Say in a line what a stage takes, its time only where that is worth measuring."""
     line = f"{what} takes {shown_size(total.disk)} of disk, {shown_size(total.memory)} of memory"
-    if tokens >= WORTH_A_PROBE and not out.exists():
+    if seconds and tokens >= WORTH_A_PROBE and not out.exists():
         try:
             line += f" and about {shown_time(seconds())}"
         except SememeError as error:

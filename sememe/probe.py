@@ -182,7 +182,9 @@ class Probe:
         """Return what a short run leaves, and the seconds that the whole run will take."""
         work, site = self.work, (self.work.site,)
         stream = Stream(stored, site)
-        dictionary, seconds = timed_training(stream, work.train, site, site, work.rows, self.folder)
+        dictionary, seconds = timed_training(
+            stream, work.train, site, site, work.rows, self.folder, work.device
+        )
         dictionary.save(self.folder / "dictionary", made_from=stored.manifest["made_from"])
         return dictionary, seconds
 
@@ -240,6 +242,7 @@ def timed_training(
     writes: Sequence[str],
     rows: int,
     folder: Path,
+    device: str,
 ) -> tuple[Dictionary, float]:
     """Return what a short run on ``stream`` leaves, and the seconds of the whole run on ``rows``.
 
@@ -253,7 +256,7 @@ def timed_training(
         passes=-(-(steps + DEAD_STEPS) * config.batch // stream.rows),
         dead_tokens=config.dead_after(rows),
     )
-    begin, trainer = timed(lambda: Trainer(stream, short, tuple(reads), tuple(writes)))
+    begin, trainer = timed(lambda: Trainer(stream, short, tuple(reads), tuple(writes), device))
     sample = stream.sample(SAMPLE_ROWS)
     centring, _ = timed(lambda: geometric_median(sample))
     begin += centring * (min(rows, SAMPLE_ROWS) / len(sample) - 1)
@@ -277,7 +280,7 @@ def timed_training(
     count = rows * passes // config.batch
     reviving = min(count / 2, trainer.dead_after / config.batch + REVIVING_STEPS)
     seconds = begin + count * plain + reviving * slower
-    return trainer.dictionary, seconds + count // config.checkpoint_every * saving
+    return trainer.dictionary.cpu(), seconds + count // config.checkpoint_every * saving
 
 
 class RandomCorpus(Corpus):

@@ -50,6 +50,8 @@ class Work:
     train: TrainConfig
     fetched: float = 0.0
     """Megabytes of packages that the text is read from."""
+    device: str = "cpu"
+    """Where the dictionary is trained."""
 
     @property
     def held_out(self) -> int:

@@ -135,7 +135,7 @@ class Dictionary(nn.Module):
         x: Float[Tensor, "rows width"],
         target: Float[Tensor, "rows write_width"],
     ) -> tuple[Float[Tensor, "rows write_width"], Float[Tensor, ""]]:
-        """Return what :meth:`rebuild` leaves of ``target``, detached, and its differentiable square.
+        """Return what :meth:`rebuild` leaves of ``target``, detached, and its square, which is not.
 
         The second is summed; the two take half the time of one after the other.
         """

@@ -41,6 +41,8 @@ class Activity(NamedTuple):
     """What decides whether a feature is active, where that is not its value."""
     earlier: tuple["Activity", ...] = ()
     """What was active before, for kinds that look again."""
+    wider: Code | None = None
+    """The code of a larger k that ``values`` are the first entries of, where one is asked for."""
 
 
 class Scores(NamedTuple):
