@@ -19,9 +19,10 @@ from sememe.activations.store import Activations
 from sememe.artefacts import begin, is_finished, refuse_unfit, write_bytes
 from sememe.atlas.examples import Contexts, Examples, choose, pages_of_examples
 from sememe.atlas.statistics import INTERVALS, Codes, FirstLook, SecondLook
-from sememe.atlas.store import STATUSES, Atlas, Page, write_atlas
+from sememe.atlas.store import STATUSES, Atlas, Page
 from sememe.atlas.tokens import active_tokens, peak_tokens
 from sememe.atlas.weights import Ranked, logit_effects, neighbours
+from sememe.atlas.writing import write_atlas
 from sememe.corpora.corpus import Corpus, Windows
 from sememe.dictionaries.dictionary import Dictionary
 from sememe.evaluation.evaluate import DENSE

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from sememe.artefacts import read_manifest
-from sememe.atlas.store import Atlas, write_atlas
+from sememe.atlas.store import Atlas
+from sememe.atlas.writing import write_atlas
 from sememe.errors import SememeError, UsageError
 
 WORDS = [b" sea", b" ship", b"<script>", "é".encode(), b"\xe4\xb8", b" Sea", b"9"]

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from sememe.atlas.store import Atlas, write_atlas
+from sememe.atlas.store import Atlas
+from sememe.atlas.writing import write_atlas
 from sememe.web.prompt import PromptToken
 
 SCRIPT = "<script>window.hacked=1</script>"
