@@ -29,7 +29,7 @@ def write_atlas(
     **facts: object,
 ) -> Atlas:
     """Write an atlas from its features' pages, in order, and its columns; manifest last."""
-    compressor = zstandard.ZstdCompressor(level=5)
+    compressor = zstandard.ZstdCompressor(level=5, write_checksum=True)
     count = 0
     with atomic_path(out / FEATURES) as partial:
         database = sqlite3.connect(partial, isolation_level=None)

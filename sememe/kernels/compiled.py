@@ -208,3 +208,13 @@ def differences(a: Array, b: Array, factor: float, out: Array) -> None:
         p, q, o = a[r], b[r], out[r]
         for j in range(p.shape[0]):
             o[j] = by * (p[j] - q[j])
+
+
+@compiled
+def products(rows: Array, vector: Array, step: Array, out: Array) -> None:
+    """Write the product of each int8 row with a vector, times the row's step."""
+    for i in range(rows.shape[0]):
+        total = np.float32(0)
+        for j in range(rows.shape[1]):
+            total += np.float32(rows[i, j]) * vector[j]
+        out[i] = total * step[i]

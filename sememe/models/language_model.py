@@ -1,5 +1,7 @@
 """A language model with its tokenizer, its sites, and the way from its stream to the logits."""
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -121,16 +123,20 @@ class LanguageModel:
         logits: Tensor = output.logits
         return logits
 
-    def direct_logits(self, directions: Float[Tensor, "n width"]) -> Float[Tensor, "n vocab"]:
+    def direct_logits(
+        self, directions: Float[Tensor, "n width"], tokens: Sequence[int] | None = None
+    ) -> Float[Tensor, "n vocab"]:
         r"""Return what directions of the residual stream add to the logits by the direct path.
 
         $$(g \odot (d - \bar d)) \cdot W_U$$ with $W_U$ the unembedding, $g$ the final norm's
         weight, and the mean taken off where that norm takes it off (LayerNorm). The division by
         the size of the whole stream, which scales all logits of a token alike, is left out, and so
-        are a bias and a soft cap or scale after the unembedding.
+        are a bias and a soft cap or scale after the unembedding. With ``tokens`` only theirs.
         """
         head = self.module.get_output_embeddings()
         weight: Tensor = head.weight
+        if tokens is not None:
+            weight = weight[list(tokens)]
         scale, centred = _norm_scale(self._final_norm())
         directions = directions.to(self.device, torch.float32)
         if centred:
