@@ -10,10 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from jaxtyping import Float
 
 from sememe.activations.store import Activations
 from sememe.artefacts import begin, is_finished, refuse_unfit
-from sememe.atlas.layout import lay_out
+from sememe.atlas.layout import Layout, lay_out, place_beside
 from sememe.atlas.pages import ULTRALOW, Pages, Sources, weights_of
 from sememe.atlas.parts import covered, describe_part, merge_parts, missing
 from sememe.atlas.statistics import INTERVALS, Text
@@ -22,7 +23,9 @@ from sememe.atlas.weights import logit_effects, neighbours, used_tokens
 from sememe.atlas.writing import finish_atlas, write_pages
 from sememe.corpora.corpus import Corpus
 from sememe.dictionaries.dictionary import Dictionary
+from sememe.errors import SememeError
 from sememe.evaluation.evaluate import DENSE
+from sememe.kernels.compiled import Array
 from sememe.models.language_model import LanguageModel
 from sememe.progress import Progress
 
@@ -36,11 +39,16 @@ def describe(
     corpus: Corpus,
     out: Path,
     *,
+    beside: tuple[Atlas, Dictionary] | None = None,
     progress: Progress | None = None,
 ) -> Atlas:
     """Write the atlas of ``dictionary`` over the stored activations that it reads.
 
-    Raises SememeError when the parts do not belong together.
+    What parts (:func:`sememe.atlas.parts.describe_part`) left in ``out``/parts is not read again.
+    ``beside`` is another atlas with its dictionary, on whose map the features are placed; by
+    default they have a map of their own.
+
+    Raises SememeError when the inputs do not belong together.
     """
     progress = progress or Progress()
     site = dictionary.site
@@ -56,6 +64,8 @@ def describe(
         "activations": activations.hash,
         "dictionary": dictionary.manifest["hash"],
     }
+    if beside is not None:
+        made_from["map"] = _check_map(*beside, dictionary)
     begin(out, made_from)
     if is_finished(out):
         return Atlas.open(out)
@@ -81,8 +91,12 @@ def describe(
     pages = Pages(firings, sums, weights, sources)
     write_pages(out, pages, model.tokenizer.bytes_of)
     columns = pages.columns
-    alive = int((firings.counts > 0).sum())
-    layout = lay_out(decoder, near, columns["tokens"], firings.counts > 0, model.tokenizer.bytes_of)
+    fires = firings.counts > 0
+    alive = int(fires.sum())
+    if beside is None:
+        layout = lay_out(decoder, near, columns["tokens"], fires, model.tokenizer.bytes_of)
+    else:
+        layout = _placed(decoder, fires, *beside)
     atlas = finish_atlas(
         out,
         {**columns, "x": layout.x, "y": layout.y, "cluster": layout.cluster},
@@ -103,3 +117,28 @@ def describe(
     shutil.rmtree(folder, ignore_errors=True)
     progress.finish(f"{alive:,} features fire")
     return atlas
+
+
+def _check_map(other: Atlas, mapped: Dictionary, dictionary: Dictionary) -> str:
+    """Return the hash of the atlas whose map is kept; SememeError if it does not fit."""
+    refuse_unfit(
+        str(other.path),
+        {
+            "dictionary": (other.manifest["made_from"]["dictionary"], mapped.manifest["hash"]),
+            "site": (mapped.site, dictionary.site),
+            "width": (mapped.config.width, dictionary.config.width),
+        },
+    )
+    if "x" not in other.columns:
+        raise SememeError(f"{other.path} has no map: describe it again with this sememe")
+    return str(other.manifest["hash"])
+
+
+def _placed(
+    decoder: Float[torch.Tensor, "features width"], fires: Array, other: Atlas, mapped: Dictionary
+) -> Layout:
+    columns = other.columns
+    layout = Layout(columns["x"], columns["y"], columns["cluster"], other.manifest["clusters"])
+    return place_beside(
+        decoder, fires, torch.nn.functional.normalize(mapped.directions().float(), dim=1), layout
+    )

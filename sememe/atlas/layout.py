@@ -65,7 +65,7 @@ def lay_out(
     return Layout(points[:, 0].copy(), points[:, 1].copy(), cluster, clusters)
 
 
-def beside(
+def place_beside(
     decoder: Float[torch.Tensor, "features width"],
     fires: Array,
     mapped: Float[torch.Tensor, "others width"],

@@ -57,6 +57,18 @@ def describe_part(
     sums.save(path)
 
 
+def shards_of(part: str, shards: int) -> range:
+    """Return the shards of a part written ``i/n``, the i-th of n, from 1; UsageError if none."""
+    number, _, count = part.partition("/")
+    if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count) <= shards):
+        raise UsageError(
+            f"part {part!r}: expected i/n, the i-th of n parts, with n from 1 to {shards}, the "
+            "number of shards"
+        )
+    first, last = (shards * end // int(count) for end in (int(number) - 1, int(number)))
+    return range(first, last)
+
+
 def merge_parts(folder: Path, features: int, width: int, shards: int) -> tuple[Firings, NeuronSums]:
     """Return the firings of all shards, and the sums over them, from parts that cover them."""
     sums = NeuronSums.empty(features, width)

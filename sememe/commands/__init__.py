@@ -9,6 +9,7 @@ from typing import Any
 from sememe.commands.activations import Activations
 from sememe.commands.dials import Recipe
 from sememe.commands.dictionaries import Describe, Evaluate, Train
+from sememe.commands.exporting import Export
 from sememe.commands.inputs import Corpus, Harvest, Sites
 from sememe.commands.job import Map, Plan, Serve
 from sememe.commands.studies import Study
@@ -24,6 +25,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "train": Train,
     "evaluate": Evaluate,
     "describe": Describe,
+    "export": Export,
     "serve": Serve,
     "sites": Sites,
     "study": Study,

@@ -13,7 +13,7 @@ from sememe.activations.rules import HarvestConfig
 from sememe.activations.store import Activations
 from sememe.activations.stream import Stream
 from sememe.atlas.describe import describe
-from sememe.atlas.parts import describe_part
+from sememe.atlas.parts import describe_part, shards_of
 from sememe.atlas.statistics import AFTER, BEFORE, INTERVALS, SAME_CONTEXT
 from sememe.atlas.store import Atlas
 from sememe.corpora.build import build_corpus
@@ -371,6 +371,53 @@ def test_shards_that_are_not_there_are_refused(
 ) -> None:
     with pytest.raises(UsageError, match="shards"):
         describe_part(described.dictionary, described.stored, tmp_path / "parts", shards)
+
+
+def test_a_dictionary_described_beside_itself_lies_where_it_lay(
+    tmp_path: Path, described: Described
+) -> None:
+    """Its nearest row is its own; two others weigh a little."""
+    atlas = describe(
+        described.model,
+        described.dictionary,
+        described.stored,
+        described.corpus,
+        tmp_path,
+        beside=(described.atlas, described.dictionary),
+    )
+    assert atlas.manifest["made_from"]["map"] == described.atlas.manifest["hash"]
+    for axis in ("x", "y"):
+        old, new = described.atlas.columns[axis], atlas.columns[axis]
+        np.testing.assert_array_equal(np.isnan(old), np.isnan(new))
+        assert np.corrcoef(old[~np.isnan(old)], new[~np.isnan(new)])[0, 1] > 0.8
+
+
+def test_a_map_of_another_dictionary_is_refused(tmp_path: Path, described: Described) -> None:
+    other = Dictionary(described.dictionary.config)
+    other.save(tmp_path / "other", made_from={})
+    with pytest.raises(SememeError, match="use the parts of one run"):
+        describe(
+            described.model,
+            described.dictionary,
+            described.stored,
+            described.corpus,
+            tmp_path / "atlas",
+            beside=(described.atlas, other),
+        )
+
+
+@pytest.mark.parametrize(
+    ("part", "expected"),
+    [("1/3", range(3)), ("2/3", range(3, 6)), ("3/3", range(6, 10)), ("1/1", range(10))],
+)
+def test_parts_of_a_store_are_all_its_shards(part: str, expected: range) -> None:
+    assert shards_of(part, 10) == expected
+
+
+@pytest.mark.parametrize("part", ["0/3", "4/3", "1/11", "1", "a/b", "/", "-1/2", "1/2/3"])
+def test_parts_that_are_none_are_refused(part: str) -> None:
+    with pytest.raises(UsageError, match="expected i/n"):
+        shards_of(part, 10)
 
 
 def test_a_dictionary_of_another_model_is_refused(tmp_path: Path, described: Described) -> None:

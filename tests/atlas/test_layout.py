@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from sememe.atlas.layout import Layout, beside, lay_out
+from sememe.atlas.layout import Layout, lay_out, place_beside
 from sememe.atlas.weights import nearest, neighbours
 
 GROUPS, EACH, WIDTH = 6, 100, 24
@@ -78,7 +78,7 @@ def test_a_few_features_lie_by_their_principal_components() -> None:
 def test_another_dictionary_is_placed_where_its_neighbours_are(layout: Layout) -> None:
     new = grouped(seed=1)
     fires = np.arange(len(new)) > 0
-    placed = beside(new, fires, grouped(), layout)
+    placed = place_beside(new, fires, grouped(), layout)
     points = np.stack([layout.x, layout.y], axis=1).reshape(GROUPS, EACH, 2)
     for group in range(GROUPS):
         own = slice(group * EACH, (group + 1) * EACH)
