@@ -70,6 +70,21 @@ class Run:
         """Every feature's page."""
         return self.path / "atlas"
 
+    @property
+    def index(self) -> Path:
+        """Words and neurons of the atlas, for searches."""
+        return self.path / "index"
+
+    @property
+    def meanings(self) -> Path:
+        """Meanings of the atlas's examples, for searches."""
+        return self.path / "meanings"
+
+    @property
+    def annotations(self) -> Path:
+        """Notes and tags that people put on features."""
+        return self.path / "annotations.sqlite"
+
     def load_model(self, progress: Progress | None = None) -> LanguageModel:
         """Load the model that the run's activations came from."""
         manifest = Activations.open(self.held_out, verify=False).manifest

@@ -5,28 +5,28 @@ show are known. Token ids are stored, never text: the vocabulary's bytes are in 
 reader needs no model and no tokenizer.
 """
 
-import json
 import sqlite3
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
-import safetensors.numpy
 import zstandard
 
-from sememe.artefacts import atomic_path, read_manifest, verify_files, write_bytes, write_manifest
-from sememe.errors import UsageError
+from sememe.artefacts import read_manifest, size_of, verify_files
+from sememe.errors import SememeError, UsageError
 
 FEATURES = "features.sqlite"
 COLUMNS = "columns.safetensors"
 STATUSES = ("alive", "dead", "dense", "ultralow")
-SAMPLES = ("intervals",)
+SAMPLES = ("intervals", "inactive")
 """The part of a page that is stored apart: only the page itself shows it."""
-SORTS = ("feature", "frequency", "maximum", "mean", "token")
+_DTYPES = {f"{kind}{8 * size}": f"<{kind.lower()}{size}" for kind in "FIU" for size in (1, 2, 4, 8)}
+"""NumPy's names of the number types of safetensors."""
 
 Page = dict[str, Any]
 
@@ -34,22 +34,27 @@ Page = dict[str, Any]
 class Atlas:
     """Reads a finished atlas; safe to share between threads.
 
+    Opening it takes as long for a million features as for one: columns are mapped, not read, and
+    of the pages only the size is compared. Each page carries a checksum of its own, which is
+    compared when it is read.
+
     Attributes:
         path: The atlas's directory.
         manifest: What it was made from and with, and its headline facts.
         features: Number of features of the dictionary, dead ones included.
-        columns: One array a statistic, feature-major: ``frequency`` (share of tokens), ``mean``
-            (over the tokens on which it fires) and ``maximum`` in scaled units, ``status`` (index
-            into ``STATUSES``), ``promotes`` and ``tokens`` (token ids, of the
-            strongest examples; -1 where there are fewer).
+        columns: One read-only array a statistic, feature-major: ``frequency`` (share of tokens),
+            ``mean`` (over the tokens on which it fires) and ``maximum`` in scaled units, ``status``
+            (index into ``STATUSES``), ``promotes`` and ``tokens`` (token ids, of the strongest
+            examples; -1 where there are fewer).
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.manifest = read_manifest(path, "atlas")
-        verify_files(path, self.manifest)
+        verify_files(path, self.manifest, [COLUMNS])
+        _check_size(path / FEATURES, self.manifest["files"][FEATURES]["bytes"])
         self.features = int(self.manifest["features"])
-        self.columns: dict[str, npt.NDArray[Any]] = safetensors.numpy.load_file(path / COLUMNS)
+        self.columns = mapped(path / COLUMNS)
         self._local = threading.local()
 
     @classmethod
@@ -77,8 +82,14 @@ class Atlas:
         if not 0 <= number < self.features:
             raise UsageError(f"feature {number}: expected a number from 0 to {self.features - 1}")
         query = f"SELECT {column} FROM feature WHERE id = ?"
-        (blob,) = self._database.execute(query, (number,)).fetchone()
-        page: Page = json.loads(zstandard.ZstdDecompressor().decompress(blob))
+        try:
+            (blob,) = self._database.execute(query, (number,)).fetchone()
+            page: Page = msgspec.json.decode(zstandard.ZstdDecompressor().decompress(blob))
+        except (sqlite3.DatabaseError, zstandard.ZstdError, msgspec.DecodeError) as error:
+            raise SememeError(
+                f"{self.path / FEATURES} is altered: feature {number} cannot be read ({error}); "
+                f"delete {self.path} and make it again"
+            ) from error
         return page
 
     @cached_property
@@ -91,101 +102,28 @@ class Atlas:
         """Return the bytes of the tokens ``ids``."""
         return [self.vocabulary[token] for token in ids]
 
-    @cached_property
-    def _folded(self) -> list[str]:
-        return [data.decode("utf-8", "replace").casefold() for data in self.vocabulary]
 
-    @cached_property
-    def _orders(self) -> dict[str, npt.NDArray[np.int64]]:
-        """Every sort's ascending order of features; ties by feature number."""
-        first = self.columns["promotes"][:, 0]
-        names = np.array([self._folded[token].strip() if token >= 0 else "" for token in first])
-        keys = {name: self.columns[name] for name in ("frequency", "maximum", "mean")}
-        orders = {name: np.argsort(key, kind="stable") for name, key in keys.items()}
-        orders["token"] = np.argsort(names, kind="stable")
-        orders["feature"] = np.arange(self.features)
-        return orders
-
-    def rows(
-        self,
-        *,
-        sort: str = "frequency",
-        descending: bool = True,
-        search: str = "",
-        offset: int = 0,
-        limit: int = 50,
-    ) -> tuple[int, list[Page]]:
-        """Return how many features match, and summaries of ``limit`` of them from ``offset``.
-
-        ``search`` is a feature's number, or text to look for, whatever its case, in the tokens that
-        a feature promotes or fires on.
-        """
-        if sort not in SORTS:
-            raise UsageError(f"sort {sort!r}: expected one of {', '.join(SORTS)}")
-        order = self._orders[sort]
-        if descending:
-            order = order[::-1]
-        if search:
-            order = order[self._matches(search)[order]]
-        chosen = order[max(offset, 0) : max(offset, 0) + max(limit, 0)]
-        return len(order), [self.summary(int(number)) for number in chosen]
-
-    def _matches(self, search: str) -> npt.NDArray[np.bool_]:
-        matches = np.zeros(self.features, dtype=bool)
-        if search.strip().isdecimal() and int(search) < self.features:
-            matches[int(search)] = True
-        wanted = search.casefold()
-        found = np.array([wanted in text for text in self._folded] + [False])
-        for column in ("promotes", "tokens"):
-            matches |= found[self.columns[column]].any(axis=1)
-        return matches
+def _check_size(path: Path, expected: int) -> None:
+    if not path.exists() or size_of(path) != expected:
+        state = f"has {size_of(path)} bytes" if path.exists() else "is missing"
+        raise SememeError(
+            f"{path} {state}, its manifest says {expected} bytes; delete {path.parent} and make "
+            "it again"
+        )
 
 
-def _encoded(page: Page) -> bytes:
-    return json.dumps(page, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
-
-
-def write_atlas(
-    out: Path,
-    pages: Iterable[Page],
-    columns: Mapping[str, npt.NDArray[Any]],
-    token_bytes: Sequence[bytes],
-    *,
-    config: Mapping[str, object],
-    made_from: Mapping[str, object],
-    **facts: object,
-) -> Atlas:
-    """Write an atlas from its features' pages, in order, and its columns; manifest last."""
-    compressor = zstandard.ZstdCompressor(level=5)
-    count = 0
-    with atomic_path(out / FEATURES) as partial:
-        database = sqlite3.connect(partial, isolation_level=None)
-        try:
-            database.executescript(
-                "PRAGMA page_size=8192; PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; BEGIN;"
-                "CREATE TABLE token(id INTEGER PRIMARY KEY, bytes BLOB NOT NULL);"
-                "CREATE TABLE feature(id INTEGER PRIMARY KEY, page BLOB NOT NULL,"
-                " samples BLOB NOT NULL);"
-            )
-            database.executemany("INSERT INTO token VALUES (?, ?)", enumerate(token_bytes))
-            for count, page in enumerate(pages, start=1):
-                samples = {name: page[name] for name in SAMPLES if name in page}
-                rest = {name: value for name, value in page.items() if name not in SAMPLES}
-                blobs = [compressor.compress(_encoded(part)) for part in (rest, samples)]
-                database.execute("INSERT INTO feature VALUES (?, ?, ?)", (count - 1, *blobs))
-            database.execute("COMMIT")
-        except sqlite3.OperationalError as error:
-            raise OSError(28 if "full" in str(error) else 5, str(error)) from error
-        finally:
-            database.close()
-    write_bytes(out / COLUMNS, safetensors.numpy.save(dict(columns)))
-    write_manifest(
-        out,
-        "atlas",
-        config=config,
-        made_from=made_from,
-        files=[FEATURES, COLUMNS],
-        features=count,
-        **facts,
-    )
-    return Atlas(out)
+def mapped(path: Path) -> dict[str, npt.NDArray[Any]]:
+    """Return the arrays of a safetensors file without reading them: pages come when touched."""
+    if path.stat().st_size <= 8:
+        return {}
+    data = np.memmap(path, np.uint8, mode="r").view(np.ndarray)
+    length = int(data[:8].view("<u8")[0])
+    header: dict[str, Any] = msgspec.json.decode(data[8 : 8 + length].tobytes())
+    body = data[8 + length :]
+    return {
+        name: body[slice(*entry["data_offsets"])]
+        .view(_DTYPES[entry["dtype"]])
+        .reshape(entry["shape"])
+        for name, entry in header.items()
+        if name != "__metadata__"
+    }

@@ -116,27 +116,38 @@ class Serve:
     """Port to listen on; 0 takes any free one."""
 
     def __call__(self) -> None:
-        from sememe.activations.rules import TokenRules
-        from sememe.activations.store import Activations
-        from sememe.artefacts import read_json, refuse_unfit
-        from sememe.atlas.store import Atlas
-        from sememe.dictionaries.dictionary import Dictionary
-        from sememe.job import Run
-        from sememe.web.live import LivePrompt
-        from sememe.web.server import serve
-
-        run = Run(self.run)
-        atlas = Atlas.open(run.atlas)
-        held_out = Activations.open(run.held_out, verify=False)
-        dictionary = Dictionary.load(run.dictionary)
-        made_from = atlas.manifest["made_from"]["dictionary"]
-        refuse_unfit(str(run.atlas), {"dictionary": (made_from, dictionary.manifest["hash"])})
-        window = held_out.manifest["config"]["window"]
-        prompt = LivePrompt(run.load_model, dictionary, TokenRules.of(held_out), window)
-        report = read_json(run.report) if run.report.exists() else {}
+        from sememe.serving import serve_run
 
         def announce(url: str) -> None:
             sys.stdout.write(f"sememe shows {self.run} at\n\n    {url}\n\nCtrl-C ends it.\n")
             sys.stdout.flush()
 
-        serve(atlas, port=self.port, prompt=prompt, report=report, announce=announce)
+        with terminal_progress() as progress:
+            serve_run(self.run, port=self.port, announce=announce, progress=progress)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Index:
+    """Index a run's atlas for search by example, by meaning and by neuron. Resumes where it was."""
+
+    run: Positional[Path]
+    """What `sememe map` made."""
+    meaning: bool = False
+    """Search by meaning too, with MiniLM: fetches 84 MB, then some 50 features a second."""
+    json: bool = False
+    """Print JSON."""
+
+    def __call__(self) -> None:
+        from sememe.atlas.index import index, index_meanings
+        from sememe.atlas.store import Atlas
+        from sememe.job import Run
+        from sememe.serving import sentence_encoder
+
+        run = Run(self.run)
+        atlas = Atlas.open(run.atlas)
+        with terminal_progress() as progress:
+            index(atlas, run.index, progress=progress)
+            if self.meaning:
+                encode = sentence_encoder(progress)
+                index_meanings(atlas, run.meanings, encode, progress=progress)
+        show({"features": atlas.features, "out": str(run.index)}, self.json)

@@ -1,5 +1,7 @@
 """A language model with its tokenizer, its sites, and the way from its stream to the logits."""
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -129,13 +131,24 @@ class LanguageModel:
         the size of the whole stream, which scales all logits of a token alike, is left out, and so
         are a bias and a soft cap or scale after the unembedding.
         """
+        return self.direct_path()(directions)
+
+    def direct_path(
+        self, tokens: Int[Tensor, " vocab"] | None = None
+    ) -> Callable[[Float[Tensor, "n width"]], Float[Tensor, "n vocab"]]:
+        """Return :meth:`direct_logits` to some tokens or all, their weights made ready once."""
         head = self.module.get_output_embeddings()
-        weight: Tensor = head.weight
+        weight: Tensor = head.weight if tokens is None else head.weight[tokens.to(self.device)]
         scale, centred = _norm_scale(self._final_norm())
-        directions = directions.to(self.device, torch.float32)
-        if centred:
-            directions = directions - directions.mean(-1, keepdim=True)
-        return (directions * scale) @ weight.float().T
+        scaled = (weight.float() * scale).T
+
+        def logits(directions: Float[Tensor, "n width"]) -> Float[Tensor, "n vocab"]:
+            directions = directions.to(self.device, torch.float32)
+            if centred:
+                directions = directions - directions.mean(-1, keepdim=True)
+            return directions @ scaled
+
+        return logits
 
     def _final_norm(self) -> nn.Module | None:
         layout = layout_of(self.module)

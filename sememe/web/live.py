@@ -4,10 +4,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from jaxtyping import Float
 
 from sememe.activations.rules import TokenRules
+from sememe.atlas.weights import writes_to_stream
 from sememe.dictionaries.dictionary import Dictionary
 from sememe.errors import UsageError
 from sememe.models.language_model import LanguageModel
@@ -54,6 +57,55 @@ class LivePrompt:
             keep = bool(kept[place])
             tokens.append(PromptToken(token, features if keep else [], excluded=not keep))
         return tokens
+
+    def token(self, text: str) -> int:
+        """Return the token that ``text`` is; UsageError where it is several."""
+        ids = self.model.tokenizer.encode(text)
+        if len(ids) != 1:
+            shown = ", ".join(repr(self.model.tokenizer.decode([token])) for token in ids)
+            raise UsageError(f"next {text!r} is {len(ids)} tokens ({shown}): expected one")
+        return ids[0]
+
+    def on_token(self, features: Sequence[int], token: int) -> npt.NDArray[np.float32]:
+        """Return what one unit of each feature adds to the logit of ``token``.
+
+        By the direct path, against the mean over the vocabulary. UsageError where there is none.
+        """
+        width = self._mean_readout.shape[0]
+        readout = (
+            self.model.direct_path(torch.tensor([token]))(torch.eye(width))[:, 0]
+            - self._mean_readout
+        )
+        return (self._directions(features) @ readout).numpy()
+
+    @cached_property
+    def _mean_readout(self) -> Float[torch.Tensor, " width"]:
+        """What a unit of each number of the residual stream adds to the logits' mean."""
+        rows = torch.eye(self.dictionary.W_dec.shape[1]).split(64)
+        return torch.cat([self._logits(part).mean(1) for part in rows])
+
+    def of_feature(self, feature: int) -> npt.NDArray[np.float32]:
+        """Return what one unit of a feature adds to the logit of every token.
+
+        By the direct path, against the median token, as in the atlas. UsageError where there is
+        none.
+        """
+        effect = self._logits(self._directions([feature]))[0]
+        return (effect - effect.median()).numpy()
+
+    def _directions(self, features: Sequence[int]) -> Float[torch.Tensor, "n width"]:
+        rows = self.dictionary.directions(torch.tensor(features)).float()
+        return torch.nn.functional.normalize(rows, dim=1)
+
+    @cached_property
+    def _logits(
+        self,
+    ) -> Callable[[Float[torch.Tensor, "n width"]], Float[torch.Tensor, "n vocab"]]:
+        """The direct path from the residual stream to the logits."""
+        site = self.dictionary.site
+        if not writes_to_stream(self.model, site):
+            raise UsageError(f"site {site} has no direct path to the logits")
+        return self.model.direct_path()
 
     def _read(self, ids: list[int], site: str) -> Float[torch.Tensor, "tokens width"]:
         bos = self.model.tokenizer.bos

@@ -1,16 +1,14 @@
 """The loopback server: pages, their JSON twins, and who may see them."""
 
 import errno
-import json
 import secrets
 import socket
 import threading
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import anyio.to_thread
 import uvicorn
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -20,99 +18,40 @@ from starlette.responses import FileResponse, PlainTextResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from sememe.atlas.store import SORTS, Atlas
+from sememe.atlas.annotations import Annotations
+from sememe.atlas.search import Search
+from sememe.atlas.store import Atlas
 from sememe.errors import SememeError, UsageError
-from sememe.web import arguments
+from sememe.web.api import Endpoint, json_response, openapi
+from sememe.web.endpoints import endpoints
 from sememe.web.guard import Guard
-from sememe.web.prompt import Prompt, Prompter, prompt_text
+from sememe.web.prompt import Effects, Prompt, Prompter
 from sememe.web.views import Views
 
 ASSETS = Path(__file__).parent / "assets"
 HOST = "127.0.0.1"
 PORT = 8765
-BODY_BYTES = 64 * 1024
-MAX_ROWS = 200
-
-Handler = Callable[[Request], Awaitable[Response]]
-
-
-class _Json(Response):
-    media_type = "application/json"
-
-    def render(self, content: Any) -> bytes:  # noqa: ANN401
-        return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode()
+PAGES = ("/", "/feature/{number}", "/neuron/{number}", "/prompt", "/compare", "/search", "/notes")
+"""The addresses of pages."""
 
 
 class _Pages:
-    """The handlers of every address."""
+    """Every page is the same document; the script in it reads the address."""
 
-    def __init__(self, views: Views, prompt: Prompt | None) -> None:
-        self.views = views
-        self.prompter = Prompter(views, prompt) if prompt is not None else None
+    def __init__(self, endpoints: list[Endpoint]) -> None:
+        self.numbered = {end.noun: end for end in endpoints if end.numbers is not None}
 
-    async def index(self, request: Request) -> Response:
-        arguments.known(request.query_params, [])
-        return _Json(self.views.index())
-
-    async def features(self, request: Request) -> Response:
-        query = request.query_params
-        arguments.known(query, ["sort", "order", "search", "offset", "limit"])
-        sort = query.get("sort", "frequency")
-        if sort not in SORTS:
-            raise UsageError(f"sort {sort[:80]!r}: expected one of {', '.join(SORTS)}")
-        descending = arguments.choice(query, "order", ["desc", "asc"]) == "desc"
-        search = query.get("search", "")
-        if len(search) > 200:
-            raise UsageError(f"search of {len(search)} characters: expected at most 200")
-        offset = arguments.integer(query, "offset", 0)
-        limit = arguments.integer(query, "limit", 50, high=MAX_ROWS)
-        return _Json(self.views.rows(sort, descending, search, offset, limit))
-
-    async def sample(self, request: Request) -> Response:
-        query = request.query_params
-        arguments.known(query, ["seed", "count"])
-        seed = arguments.integer(query, "seed", 0)
-        return _Json(self.views.sample(seed, arguments.integer(query, "count", 6, high=MAX_ROWS)))
-
-    async def feature(self, request: Request) -> Response:
-        arguments.known(request.query_params, [])
-        return _Json(self.views.feature(self._number(request)))
-
-    def _number(self, request: Request) -> int:
-        given = request.path_params["number"]
-        number = arguments.whole_number(given)
-        last = self.views.atlas.features - 1
-        if number is None or number > last:
-            detail = f"feature {given[:80]!r}: expected a whole number from 0 to {last}"
-            raise HTTPException(404 if number is not None else 400, detail)
-        return number
-
-    async def random(self, request: Request) -> Response:
-        arguments.known(request.query_params, [])
-        return _Json(self.views.random())
-
-    async def prompt(self, request: Request) -> Response:
-        if self.prompter is None:
-            raise HTTPException(
-                404, "this server has no model to run prompts; start it with `sememe serve DIR`"
-            )
-        kind = request.headers.get("content-type", "")
-        if kind.partition(";")[0].strip().lower() != "application/json":
-            raise HTTPException(415, f"content-type {kind[:80]!r}: expected application/json")
-        text = prompt_text(await _body(request))
-        return _Json(await anyio.to_thread.run_sync(self.prompter, text))
-
-    async def page(self, request: Request) -> Response:
-        """Every page is the same document; the script in it reads the address."""
+    async def document(self, request: Request) -> Response:
         index = ASSETS / "index.html"
         if not index.exists():
             return PlainTextResponse(f"{_missing(index)}\n", 503)
         status = 200
         if "number" in request.path_params:
-            with suppress(HTTPException):
-                self._number(request)
-                return FileResponse(index, headers={"cache-control": "no-cache"})
-            status = 404
+            try:
+                noun = request.url.path.split("/")[1]
+                self.numbered[noun].number(request.path_params["number"])
+            except (HTTPException, KeyError):
+                status = 404
         return FileResponse(index, status, headers={"cache-control": "no-cache"})
 
 
@@ -123,25 +62,16 @@ class _Assets(StaticFiles):
         return response
 
 
-async def _body(request: Request) -> bytes:
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > BODY_BYTES:
-            raise HTTPException(413, f"body: expected at most {BODY_BYTES} bytes")
-    return bytes(body)
-
-
 def _missing(index: Path) -> str:
     return f"the pages are not built ({index} is missing): run `make frontend` in the checkout"
 
 
 async def _usage(_: Request, error: Exception) -> Response:
-    return _Json({"error": str(error)}, 400)
+    return json_response({"error": str(error)}, 400)
 
 
 async def _failed(_: Request, error: Exception) -> Response:
-    return _Json({"error": str(error)}, 500)
+    return json_response({"error": str(error)}, 500)
 
 
 async def _http(request: Request, error: Exception) -> Response:
@@ -153,7 +83,7 @@ async def _http(request: Request, error: Exception) -> Response:
         and index.exists()
     ):
         return FileResponse(index, 404, headers={"cache-control": "no-cache"})
-    return _Json({"error": error.detail}, error.status_code, error.headers)
+    return json_response({"error": error.detail}, error.status_code, error.headers)
 
 
 def make_app(
@@ -162,31 +92,44 @@ def make_app(
     token: str,
     port: int,
     prompt: Prompt | None = None,
+    effects: Effects | None = None,
     report: Mapping[str, Any] | None = None,
+    search: Search | None = None,
+    annotations: Annotations | None = None,
 ) -> Starlette:
     """Return the application that shows ``atlas`` to whoever holds ``token``.
 
-    ``prompt`` runs the model on a text (None: the prompt page is off); ``report`` holds the figures
-    of the evaluation that the home page shows.
+    ``prompt`` runs the model on a text (None: the prompt page is off), and ``effects`` says what
+    features do to logits; ``report`` holds the figures of the evaluation that the home page shows;
+    ``search`` has what searches need beside the atlas, and ``annotations`` keeps notes.
     """
-    pages = _Pages(Views(atlas, report or {}, prompt=prompt is not None), prompt)
-    routes: list[Route | Mount] = [
-        Route("/index.json", pages.index),
-        Route("/features.json", pages.features),
-        Route("/sample.json", pages.sample),
-        Route("/random.json", pages.random),
-        Route("/prompt.json", pages.prompt, methods=["POST"]),
-        Route("/feature/{number}.json", pages.feature),
-        Route("/", pages.page),
-        Route("/feature/{number}", pages.page),
-        Route("/prompt", pages.page),
-        Mount("/assets", _Assets(directory=ASSETS, check_dir=False)),
-    ]
-    return Starlette(
-        routes=routes,
+    views = Views(
+        atlas,
+        report or {},
+        prompt=prompt is not None,
+        search=search,
+        annotations=annotations,
+    )
+    prompter = Prompter(views, prompt, effects) if prompt is not None else None
+    declared = endpoints(views, prompter)
+    document = openapi(declared)
+
+    async def described(_: Request) -> Response:
+        return json_response(document)
+
+    page = _Pages(declared).document
+    app = Starlette(
+        routes=[
+            *(end.route() for end in declared),
+            Route("/openapi.json", described),
+            *(Route(path, page) for path in PAGES),
+            Mount("/assets", _Assets(directory=ASSETS, check_dir=False)),
+        ],
         middleware=[Middleware(Guard, token=token, port=port)],
         exception_handlers={UsageError: _usage, SememeError: _failed, HTTPException: _http},
     )
+    app.state.views = views
+    return app
 
 
 def bind(port: int) -> socket.socket:
@@ -217,9 +160,14 @@ def bind(port: int) -> socket.socket:
 
 def check_ready(port: int) -> None:
     """Raise SememeError unless the pages are built and ``port`` is free, before long work."""
+    check_built()
+    bind(port).close()
+
+
+def check_built() -> None:
+    """Raise SememeError unless the pages are built."""
     if not (ASSETS / "index.html").exists():
         raise SememeError(_missing(ASSETS / "index.html"))
-    bind(port).close()
 
 
 def serve(
@@ -227,7 +175,10 @@ def serve(
     *,
     port: int = PORT,
     prompt: Prompt | None = None,
+    effects: Effects | None = None,
     report: Mapping[str, Any] | None = None,
+    search: Search | None = None,
+    annotations: Annotations | None = None,
     announce: Callable[[str], None],
     stop: threading.Event | None = None,
 ) -> None:
@@ -235,13 +186,21 @@ def serve(
 
     Raises SememeError when the port is taken or the pages are not built.
     """
-    if not (ASSETS / "index.html").exists():
-        raise SememeError(_missing(ASSETS / "index.html"))
+    check_built()
     listener = bind(port)
     with listener:
         port = listener.getsockname()[1]
         token = secrets.token_urlsafe(24)
-        app = make_app(atlas, token=token, port=port, prompt=prompt, report=report)
+        app = make_app(
+            atlas,
+            token=token,
+            port=port,
+            prompt=prompt,
+            effects=effects,
+            report=report,
+            search=search,
+            annotations=annotations,
+        )
         config = uvicorn.Config(
             app,
             log_level="warning",
@@ -249,8 +208,10 @@ def serve(
             server_header=False,
             lifespan="off",
             ws="none",
+            timeout_keep_alive=60,  # longer than people look at a page
             timeout_graceful_shutdown=2,
         )
+        threading.Thread(target=app.state.views.finder.prepare, daemon=True).start()
         announce(f"http://{HOST}:{port}/?token={token}")
         with suppress(KeyboardInterrupt):
             _Server(config, stop).run(sockets=[listener])

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from sememe.artefacts import read_manifest
-from sememe.atlas.store import Atlas, write_atlas
+from sememe.atlas.store import Atlas
+from sememe.atlas.writing import write_atlas
 from sememe.errors import SememeError, UsageError
 
 WORDS = [b" sea", b" ship", b"<script>", "é".encode(), b"\xe4\xb8", b" Sea", b"9"]
@@ -37,48 +38,6 @@ def test_no_such_feature(tmp_path: Path, number: int) -> None:
         small(tmp_path).feature(number)
 
 
-@pytest.mark.parametrize(
-    ("sort", "descending", "expected"),
-    [
-        ("feature", False, [0, 1, 2, 3, 4]),
-        ("frequency", True, [0, 4, 3, 1, 2]),
-        ("maximum", False, [2, 4, 3, 1, 0]),
-        ("token", False, [3, 1, 4, 0, 2]),  # <script>, sea, Sea, ship, é
-    ],
-)
-def test_rows_are_sorted(tmp_path: Path, sort: str, descending: bool, expected: list[int]) -> None:
-    total, rows = small(tmp_path).rows(sort=sort, descending=descending)
-    assert total == 5
-    assert [row["feature"] for row in rows] == expected
-
-
-def test_rows_are_paged(tmp_path: Path) -> None:
-    total, rows = small(tmp_path).rows(sort="feature", descending=False, offset=3, limit=5)
-    assert (total, [row["feature"] for row in rows]) == (5, [3, 4])
-
-
-@pytest.mark.parametrize(
-    ("search", "expected"),
-    [
-        ("sea", {1, 4}),  # promoted by 1 and, capitalised, by 4
-        ("SHIP", {0, 1}),  # promoted by 0, fires 1
-        ("<script", {3, 4}),
-        ("2", {2}),  # a number is a feature
-        ("9", {0, 4}),  # also a token
-        ("nothing", set()),
-    ],
-)
-def test_search_finds_tokens_and_numbers(tmp_path: Path, search: str, expected: set[int]) -> None:
-    total, rows = small(tmp_path).rows(search=search)
-    assert {row["feature"] for row in rows} == expected
-    assert total == len(expected)
-
-
-def test_an_unknown_sort_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="sort 'size': expected one of feature"):
-        small(tmp_path).rows(sort="size")
-
-
 def test_the_same_atlas_has_the_same_bytes(tmp_path: Path) -> None:
     small(tmp_path / "a")
     small(tmp_path / "b")
@@ -93,6 +52,21 @@ def test_an_altered_atlas_is_noticed(tmp_path: Path) -> None:
     with pytest.raises(SememeError, match=r"columns\.safetensors has checksum"):
         Atlas.open(tmp_path)
     assert read_manifest(tmp_path, "atlas")["features"] == 5
+
+
+def test_an_altered_page_is_noticed_when_it_is_read(tmp_path: Path) -> None:
+    small(tmp_path)
+    path = tmp_path / "features.sqlite"
+    data = bytearray(path.read_bytes())
+    place = data.rindex(b"\x28\xb5\x2f\xfd") + 12  # inside the last zstd frame
+    data[place] ^= 1
+    path.write_bytes(data)
+    atlas = Atlas.open(tmp_path)
+    with pytest.raises(SememeError, match=r"feature \d cannot be read"):
+        [atlas.feature(number) for number in range(5)]
+    path.write_bytes(data[:-1])
+    with pytest.raises(SememeError, match=r"features\.sqlite has \d+ bytes"):
+        Atlas.open(tmp_path)
 
 
 def test_a_failed_write_leaves_no_file(tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from sememe.atlas.store import Atlas, write_atlas
+from sememe.atlas.store import Atlas
+from sememe.atlas.writing import write_atlas
 from sememe.web.prompt import PromptToken
 
 SCRIPT = "<script>window.hacked=1</script>"
@@ -202,6 +203,21 @@ def _page(
             [label, count / len(found)]
             for label, count in sorted(by_source.items(), key=lambda pair: -pair[1])
         ],
+        "mean_square": float(np.mean(np.square(strengths))) if strengths else 0.0,
+        "norm": 1.0,
+        "alignment": round(0.9 - feature / 100, 3),
+        "neurons": round(0.02 + feature / 200, 3),
+        "basis": [
+            [(feature * 3 + i) % NEURONS, round(0.6 / (i + 1) * (-1) ** i, 3)] for i in range(4)
+        ],
+        "correlated": [[(feature * 5 + i) % NEURONS, round(0.5 - 0.1 * i, 3)] for i in range(3)],
+        "cofiring": [[(feature + 5 * i) % FEATURES, round(0.6 - 0.1 * i, 3)] for i in range(1, 5)],
+        "before": [[ids[b"."], 0.5]],
+        "after": [[ids[b","], 0.25]],
+        "inactive": [
+            {**item, "value": 0.0, "values": [0.0] * len(item["values"])} for item in found[:2]
+        ],
+        "logits": {"edges": [-3.0, -1.0, 0.0, 1.0, 4.0], "counts": [3, 200, 180, 5]},
     }
 
 
@@ -213,6 +229,7 @@ def _status(share: float, count: int) -> str:
     return "ultralow" if count == 1 else "alive"
 
 
+NEURONS = 16
 FEATURES = 64
 """The first are those of ``WORDS``, the others fire on one token each; some never fire."""
 
@@ -240,6 +257,12 @@ def small_atlas(out: Path) -> Atlas:
         "status": np.array([statuses.index(page["status"]) for page in pages], dtype=np.int8),
         "promotes": _ids(pages, "promotes"),
         "tokens": _ids(pages, "tokens"),
+        **{
+            name: np.array([page[name] for page in pages], np.float32)
+            for name in ("mean_square", "norm", "alignment", "neurons")
+        },
+        **_main_sources(pages),
+        **_places(pages),
     }
     return write_atlas(
         out,
@@ -249,7 +272,45 @@ def small_atlas(out: Path) -> Atlas:
         config={"site": "layers.14.resid"},
         made_from={"model": "small-test-model"},
         tokens=sum(len(document) for _, document in documents),
+        sources=SOURCES,
+        clusters=[
+            {
+                "name": name,
+                "size": sum(place % 3 == number for place in range(FEATURES - 3)),
+                "x": x,
+                "y": y,
+            }
+            for number, (name, x, y) in enumerate(
+                [("the sea", 0.0, 0.0), ("made", 4.0, 1.0), (SCRIPT, 1.0, 5.0)]
+            )
+        ],
     )
+
+
+SOURCES = sorted({label for label, _ in DOCUMENTS} | {"hostile"})
+
+
+def _main_sources(pages: list[dict[str, Any]]) -> dict[str, np.ndarray]:
+    first = [page["sources"][0] if page["sources"] else None for page in pages]
+    return {
+        "source": np.array([SOURCES.index(item[0]) if item else -1 for item in first], np.int16),
+        "source_share": np.array([item[1] if item else 0.0 for item in first], np.float32),
+        "token_share": np.array(
+            [page["tokens"][0][1] if page["tokens"] else 0.0 for page in pages], np.float32
+        ),
+    }
+
+
+def _places(pages: list[dict[str, Any]]) -> dict[str, np.ndarray]:
+    """Three rings of features; dead ones have no place."""
+    number = np.arange(len(pages))
+    dead = np.array([page["status"] == "dead" for page in pages])
+    cluster = np.where(dead, -1, number % 3)
+    middle = np.array([(0.0, 0.0), (4.0, 1.0), (1.0, 5.0)])[number % 3]
+    place = middle + np.stack([np.cos(number), np.sin(number)], 1)
+    place[dead] = np.nan
+    x, y = place.astype(np.float32).T
+    return {"x": x.copy(), "y": y.copy(), "cluster": cluster.astype(np.int32)}
 
 
 def _ids(pages: list[dict[str, Any]], key: str) -> np.ndarray:

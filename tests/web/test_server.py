@@ -10,8 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sememe.errors import SememeError, UsageError
+from sememe.web.api import BODY_BYTES
 from sememe.web.prompt import MAX_TOKENS, PromptToken
-from sememe.web.server import BODY_BYTES, bind, serve
+from sememe.web.server import bind, serve
 from tests.web.conftest import admitted, serving
 from tests.web.small_atlas import FEATURES, REPORT, SCRIPT
 
@@ -170,12 +171,20 @@ def test_names_show_characters_where_tokens_are_bytes(client):
         ("/feature/%D9%A1.json", 400, ["whole number"]),
         ("/feature/" + "9" * 5000 + ".json", 400, ["whole number"]),
         ("/features.json?sort=colour", 400, ["sort", "'colour'", "frequency"]),
-        ("/features.json?order=up", 400, ["order", "'up'", "desc, asc"]),
+        ("/features.json?order=up", 400, ["order", "'up'", "asc, desc"]),
         ("/features.json?offset=-1", 400, ["offset", "'-1'"]),
         ("/features.json?limit=201", 400, ["limit", "'201'", "0 to 200"]),
         ("/features.json?limit=1e3", 400, ["limit", "'1e3'"]),
-        ("/features.json?sorted=asc", 400, ["'sorted'", "sort, order, search, offset, limit"]),
-        ("/features.json?search=" + "a" * 201, 400, ["search", "201"]),
+        ("/features.json?sorted=asc", 400, ["'sorted'", "search, by, status"]),
+        ("/features.json?search=" + "a" * 201, 400, ["search", "at most 200 characters"]),
+        ("/features.json?limit=3&limit=4", 400, ["'limit'", "2 times"]),
+        ("/features.json?status=alive&status=well", 400, ["status 'alive, well'", "dead, dense"]),
+        ("/features.json?frequency=1e-3", 400, ["frequency '1e-3'", "low..high"]),
+        ("/features.json?frequency=1..0", 400, ["frequency '1..0'", "low number before"]),
+        ("/features.json?source=nowhere", 400, ["source", "'nowhere'"]),
+        ("/features.json?lasso=0,0%201,1", 400, ["lasso", "'0,0 1,1'", "polygon"]),
+        ("/features.json?by=meaning&search=a", 400, ["by", "'meaning'", "tokens, fires"]),
+        ("/neuron/999999.json", 404, ["no index of neurons"]),
         ("/sample.json?seed=x", 400, ["seed", "'x'"]),
         ("/index.json?x=1", 400, ["'x'", "no arguments"]),
         ("/nothing.json", 404, ["Not Found"]),
@@ -253,11 +262,11 @@ def test_hostile_text_comes_back_as_it_is(client):
         (b"{", "application/json", 400, ["expected JSON"]),
         (b"\xff", "application/json", 400, ["expected JSON"]),
         (b"[" * 50_000, "application/json", 400, ["expected JSON"]),
-        (b"[]", "application/json", 400, ["one string"]),
-        (b'{"text": 1}', "application/json", 400, ["one string"]),
-        (b'{"text": "a", "more": 1}', "application/json", 400, ["one string"]),
-        (b'{"text": ""}', "application/json", 400, ["at least one character"]),
-        (b'{"text": "ab\\ud800"}', "application/json", 400, ["U+D800", "character 2"]),
+        (b"[]", "application/json", 400, ["object", "array"]),
+        (b'{"text": 1}', "application/json", 400, ["$.text", "`str`"]),
+        (b'{"text": "a", "more": 1}', "application/json", 400, ["`more`"]),
+        (b'{"text": ""}', "application/json", 400, ["$.text", "length >= 1"]),
+        (b'{"text": "ab\\ud800"}', "application/json", 400, ["expected JSON"]),
         (b'{"text": "' + b"a" * BODY_BYTES + b'"}', "application/json", 413, [str(BODY_BYTES)]),
     ],
 )

@@ -1,3 +1,4 @@
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -31,7 +32,7 @@ def test_pieces_of_any_bytes_cover_every_token_once(tokens):
 def test_a_piece_has_the_largest_value_of_its_tokens():
     text = TokenText([b"\xe6", b"\xb5", b"\xb7", b" sea"])
     shown = text.pieces([3, 0, 1, 2, 0], [0.5, 1.0, 3.0, 2.0, 0.0])
-    assert shown == [
+    assert msgspec.to_builtins(shown) == [
         {"value": 0.5, "text": " sea", "tokens": [3]},
         {"value": 3.0, "text": "海", "tokens": [0, 1, 2]},
         {"value": 0.0, "text": "\\xE6", "tokens": [0], "broken": True},

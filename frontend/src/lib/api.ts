@@ -1,4 +1,5 @@
-/** What the server answers, and how to ask it. */
+/** What the server answers, and how to ask it; `/openapi.json` has the same in full. */
+import { answerOf, bytesOf, isSite } from "./site";
 
 export interface Piece {
   text: string;
@@ -29,6 +30,10 @@ export interface Name {
   maximum: number;
   tokens: string[];
   promotes: string[];
+  label: string | null;
+  /** The source it fires on most. */
+  source: string | null;
+  cluster: number | null;
 }
 
 export interface Row extends Name {
@@ -40,7 +45,11 @@ export interface Row extends Name {
 export interface Rows {
   total: number;
   offset: number;
+  /** The search looked at its best candidates only: there are more. */
+  more: boolean;
   rows: Row[];
+  /** How many of all that match, by status, source and cluster. */
+  facets: Record<string, Record<string, number>>;
 }
 
 export interface Sample {
@@ -65,6 +74,72 @@ export interface Index {
   report: Record<string, unknown>;
   frequencies: Histogram;
   prompt: boolean;
+  notes: boolean;
+  /** What `by` may be. */
+  searches: string[];
+  sorts: string[];
+  /** Columns that can be filtered, with their lowest and highest value. */
+  ranges: Record<string, [low: number, high: number]>;
+  sources: string[];
+  map: boolean;
+  neurons: number | null;
+  /** Identifies the atlas. */
+  atlas: string;
+}
+
+export interface Note {
+  feature: number;
+  note: string;
+  tags: string[];
+  changed: string;
+}
+
+export interface Notes {
+  total: number;
+  offset: number;
+  tags: Record<string, number>;
+  rows: Note[];
+}
+
+export interface MapLayout {
+  features: number;
+  bytes: number;
+  /** Little-endian; the largest number of a type stands for none. */
+  arrays: { name: string; dtype: "uint8" | "uint16"; offset: number; low: number; step: number }[];
+}
+
+export interface Cluster {
+  cluster: number;
+  name: string;
+  size: number;
+  x: number;
+  y: number;
+}
+
+export interface Neuron {
+  neuron: number;
+  neurons: number;
+  total: number;
+  /** Participation ratio of the weights' squares: 1 where one feature has all. */
+  effective: number;
+  positive: number;
+  offset: number;
+  rows: (Name & { weight: number })[];
+  previous: number | null;
+  next: number | null;
+}
+
+export interface Contrasted extends Name {
+  positive: number;
+  negative: number;
+  difference: number;
+}
+
+export interface Contrast {
+  positive_tokens: number;
+  negative_tokens: number;
+  positive: Contrasted[];
+  negative: Contrasted[];
 }
 
 export interface Interval {
@@ -99,6 +174,22 @@ export interface Feature {
   promotes: TokenEffect[];
   suppresses: TokenEffect[];
   sources: { source: string; share: number }[];
+  mean_square: number | null;
+  /** Of its decoder row. */
+  norm: number | null;
+  /** Cosine of encoder and decoder row. */
+  alignment: number | null;
+  /** Share of the neurons that its decoder row is spread over. */
+  neurons: number | null;
+  logits: Histogram | null;
+  before: TokenShare[];
+  after: TokenShare[];
+  cofiring: (Name & { strength: number })[];
+  basis: { neuron: number; weight: number }[];
+  correlated: { neuron: number; correlation: number }[];
+  /** Text on which it does not fire. */
+  inactive: Example[];
+  note: Note | null;
   neighbours: (Name & { cosine: number })[];
   top: Example[];
   intervals: Interval[];
@@ -118,12 +209,15 @@ export interface PromptPiece {
 export interface PromptFeature extends Name {
   value: number;
   pieces: number;
+  /** What one unit of it adds to the logit of the chosen next token. */
+  effect: number | null;
 }
 
 export interface PromptAnswer {
   tokens: number;
   pieces: PromptPiece[];
   features: PromptFeature[];
+  next: { token: number; text: string } | null;
 }
 
 const CACHED = 60;
@@ -158,7 +252,7 @@ export function cached<T>(url: string): T | undefined {
 export async function get<T>(url: string): Promise<T> {
   const known = cached<T>(url);
   if (known !== undefined) return known;
-  const value = await answer<T>(await ask(url));
+  const value = await draw<T>(url);
   cache.set(url, value);
   const oldest = cache.keys().next().value;
   if (cache.size > CACHED && oldest !== undefined) cache.delete(oldest);
@@ -167,15 +261,27 @@ export async function get<T>(url: string): Promise<T> {
 
 /** As `get`, but always anew. */
 export async function draw<T>(url: string): Promise<T> {
-  return answer<T>(await ask(url));
+  return isSite ? ((await answerOf(url)) as T) : answer<T>(await ask(url));
 }
 
-export async function runPrompt(text: string, signal: AbortSignal): Promise<PromptAnswer> {
-  const response = await fetch("/prompt.json", {
-    method: "POST",
-    headers: { "content-type": "application/json" },
-    body: JSON.stringify({ text }),
-    signal,
-  });
-  return answer<PromptAnswer>(response);
+/** Bytes in a layout of their own, such as the map's. */
+export async function bytes(url: string): Promise<ArrayBuffer> {
+  if (isSite) return bytesOf(url);
+  const response = await ask(url);
+  return response.ok ? response.arrayBuffer() : answer<ArrayBuffer>(response);
+}
+
+/** Send `body`; without one only the method is sent. */
+export async function send<T>(method: "POST" | "PUT" | "DELETE", url: string, body?: unknown, signal?: AbortSignal): Promise<T> {
+  const init: RequestInit = { method, signal: signal ?? null };
+  if (body !== undefined) {
+    init.headers = { "content-type": "application/json" };
+    init.body = JSON.stringify(body);
+  }
+  if (method !== "POST") cache.clear();
+  return answer<T>(await ask(url, init));
+}
+
+export async function runPrompt(text: string, signal: AbortSignal, next?: string): Promise<PromptAnswer> {
+  return send("POST", "/prompt.json", next ? { text, next } : { text }, signal);
 }

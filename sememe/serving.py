@@ -1,0 +1,69 @@
+"""Show a run: everything in its directory, its atlas and what lies beside it, in the browser."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from sememe.activations.rules import TokenRules
+from sememe.activations.store import Activations
+from sememe.artefacts import is_finished, read_json, refuse_unfit
+from sememe.atlas.annotations import Annotations
+from sememe.atlas.index import Encoder, index
+from sememe.atlas.search import Search
+from sememe.atlas.store import Atlas
+from sememe.dictionaries.dictionary import Dictionary
+from sememe.job import Run
+from sememe.progress import Progress
+from sememe.web.live import LivePrompt
+from sememe.web.server import serve
+
+INDEXED_AT_ONCE = 100_000
+"""The atlas of at most so many features is indexed, but for meanings, when it is first served."""
+
+
+def serve_run(
+    path: Path, *, port: int, announce: Callable[[str], None], progress: Progress | None = None
+) -> None:
+    """Serve the run in ``path`` until Ctrl-C; ``announce`` gets the address.
+
+    Raises SememeError when its parts do not belong together, or the port is taken.
+    """
+    progress = progress or Progress()
+    run = Run(path)
+    atlas = Atlas.open(run.atlas)
+    held_out = Activations.open(run.held_out, verify=False)
+    dictionary = Dictionary.load(run.dictionary)
+    made_from = atlas.manifest["made_from"]["dictionary"]
+    refuse_unfit(str(run.atlas), {"dictionary": (made_from, dictionary.manifest["hash"])})
+    window = held_out.manifest["config"]["window"]
+    prompt = LivePrompt(run.load_model, dictionary, TokenRules.of(held_out), window)
+    if not is_finished(run.index) and atlas.features <= INDEXED_AT_ONCE:
+        index(atlas, run.index, progress=progress)
+    serve(
+        atlas,
+        port=port,
+        prompt=prompt,
+        effects=prompt,
+        report=read_json(run.report) if run.report.exists() else {},
+        search=Search(atlas, run.path, encoder=sentence_encoder),
+        annotations=Annotations(run.annotations, made_from),
+        announce=announce,
+    )
+
+
+def sentence_encoder(progress: Progress | None = None) -> Encoder:
+    """Load MiniLM-L6 as what gives sentences their vectors."""
+    import torch  # the server answers all other searches without it
+
+    from sememe.models.sentences import load_sentence_encoder
+
+    model = load_sentence_encoder(progress)
+
+    def encode(sentences: Sequence[str]) -> npt.NDArray[np.float32]:
+        with torch.no_grad():
+            found: npt.NDArray[np.float32] = model(**model.tokens(sentences)).numpy()
+            return found
+
+    return encode
