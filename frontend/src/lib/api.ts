@@ -29,6 +29,10 @@ export interface Name {
   maximum: number;
   tokens: string[];
   promotes: string[];
+  label: string | null;
+  /** The source it fires on most. */
+  source: string | null;
+  cluster: number | null;
 }
 
 export interface Row extends Name {
@@ -65,6 +69,10 @@ export interface Index {
   report: Record<string, unknown>;
   frequencies: Histogram;
   prompt: boolean;
+  /** Effects on a chosen next token can be asked for. */
+  effects: boolean;
+  notes: boolean;
+  neurons: number | null;
 }
 
 export interface Interval {
@@ -86,6 +94,13 @@ export interface TokenEffect {
   effect: number;
 }
 
+export interface Note {
+  feature: number;
+  note: string;
+  tags: string[];
+  changed: string;
+}
+
 export interface Feature {
   feature: number;
   status: Status;
@@ -93,15 +108,28 @@ export interface Feature {
   count: number;
   mean: number;
   maximum: number;
+  mean_square: number | null;
+  norm: number | null;
+  alignment: number | null;
+  /** Share of the neurons that its decoder row is spread over. */
+  neurons: number | null;
   histogram: Histogram;
+  logits: Histogram | null;
   name: Name;
   tokens: TokenShare[];
+  before: TokenShare[];
+  after: TokenShare[];
   promotes: TokenEffect[];
   suppresses: TokenEffect[];
   sources: { source: string; share: number }[];
   neighbours: (Name & { cosine: number })[];
+  cofiring: (Name & { strength: number })[];
+  basis: { neuron: number; weight: number }[];
+  correlated: { neuron: number; correlation: number }[];
   top: Example[];
   intervals: Interval[];
+  inactive: Example[];
+  note: Note | null;
   previous: number | null;
   next: number | null;
 }
@@ -118,12 +146,43 @@ export interface PromptPiece {
 export interface PromptFeature extends Name {
   value: number;
   pieces: number;
+  /** What one unit of it adds to the logit of the chosen next token. */
+  effect: number | null;
 }
 
 export interface PromptAnswer {
   tokens: number;
   pieces: PromptPiece[];
   features: PromptFeature[];
+  next: { token: number; text: string } | null;
+}
+
+/** What one unit of a feature adds to the logits of the tokens on its page, by token. */
+export type Effects = Record<string, number>;
+
+export interface Contrasted extends Name {
+  positive: number;
+  negative: number;
+  difference: number;
+}
+
+export interface ContrastAnswer {
+  positive_tokens: number;
+  negative_tokens: number;
+  positive: Contrasted[];
+  negative: Contrasted[];
+}
+
+export interface Neuron {
+  neuron: number;
+  neurons: number;
+  total: number;
+  effective: number;
+  positive: number;
+  offset: number;
+  rows: (Name & { weight: number })[];
+  previous: number | null;
+  next: number | null;
 }
 
 const CACHED = 60;
@@ -170,12 +229,39 @@ export async function draw<T>(url: string): Promise<T> {
   return answer<T>(await ask(url));
 }
 
-export async function runPrompt(text: string, signal: AbortSignal): Promise<PromptAnswer> {
-  const response = await fetch("/prompt.json", {
-    method: "POST",
-    headers: { "content-type": "application/json" },
-    body: JSON.stringify({ text }),
-    signal,
-  });
-  return answer<PromptAnswer>(response);
+/** The very text of an answer. */
+export async function read(url: string): Promise<string> {
+  const response = await ask(url);
+  return response.ok ? response.text() : answer<string>(response);
+}
+
+async function send<T>(method: string, url: string, body: unknown, signal?: AbortSignal): Promise<T> {
+  const init: RequestInit = { method };
+  if (signal) init.signal = signal;
+  if (body !== undefined) {
+    init.headers = { "content-type": "application/json" };
+    init.body = JSON.stringify(body);
+  }
+  return answer<T>(await ask(url, init));
+}
+
+/** `next` is the text of a token whose logit the features' effects are wanted on. */
+export async function runPrompt(text: string, next: string, signal: AbortSignal): Promise<PromptAnswer> {
+  return send("POST", "/prompt.json", next ? { text, next } : { text }, signal);
+}
+
+export async function contrast(positive: string[], negative: string[], signal: AbortSignal): Promise<ContrastAnswer> {
+  return send("POST", "/contrast.json", { positive, negative }, signal);
+}
+
+/** Keep a note and tags on a feature; without either there is none. */
+export async function keepNote(feature: number, note: string, tags: string[]): Promise<Note | null> {
+  const url = `/feature/${feature}/note.json`;
+  const kept = note || tags.length
+    ? await send<Note>("PUT", url, { note, tags })
+    : (await send<{ deleted: boolean }>("DELETE", url, undefined), null);
+  const page = `/feature/${feature}.json`;
+  const known = cached<Feature>(page);
+  if (known) cache.set(page, { ...known, note: kept });
+  return kept;
 }
