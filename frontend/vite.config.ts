@@ -10,5 +10,7 @@ export default defineConfig({
     emptyOutDir: true,
     target: ["chrome123", "firefox121", "safari17.5"],
     modulePreload: { polyfill: false },
+    // One script without imports, which a site opened from files can run too.
+    rollupOptions: { output: { codeSplitting: false } },
   },
 });

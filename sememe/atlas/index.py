@@ -7,6 +7,7 @@
 """
 
 import sqlite3
+from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ SHOWN = 3
 AROUND = 12
 """Tokens on either side of an example's peak."""
 BATCH = 256
+CHUNK = 65_536
 
 Encoder = Callable[[Sequence[str]], npt.NDArray[np.float32]]
 """Gives sentences their vectors, (sentences, width), of length 1."""
@@ -43,18 +45,24 @@ def index(atlas: Atlas, out: Path, *, progress: Progress | None = None) -> None:
     if _is_done(atlas, out):
         return
     progress.start("index", atlas.features, "features")
-    neurons: list[tuple[int, int, float]] = []
+    neuron, feature, weight = array("i"), array("i"), array("f")
 
     def texts() -> Iterator[tuple[int, str]]:
         for number in range(atlas.features):
             page = atlas.summary(number)
-            neurons.extend((neuron, number, weight) for neuron, weight in page.get("basis", []))
+            for place, amount in page.get("basis", []):
+                neuron.append(place)
+                feature.append(number)
+                weight.append(amount)
             yield number, text_of(atlas, page)
             progress.advance(1)
 
     with atomic_path(out / EXAMPLES) as partial:
         write_words(partial, texts())
-    write_bytes(out / NEURONS, safetensors.numpy.save(by_neuron(neurons)))
+    write_bytes(
+        out / NEURONS,
+        safetensors.numpy.save(by_neuron(*map(np.asarray, (neuron, feature, weight)))),
+    )
     _finish(atlas, out, [EXAMPLES, NEURONS])
     progress.finish(f"{atlas.features:,} features can be searched")
 
@@ -115,19 +123,21 @@ def write_words(path: Path, texts: Iterator[tuple[int, str]]) -> None:
         database.close()
 
 
-def by_neuron(entries: Sequence[tuple[int, int, float]]) -> dict[str, npt.NDArray[Any]]:
-    """Return (neuron, feature, weight) as the features of each neuron, largest weights first.
+def by_neuron(
+    neuron: npt.NDArray[np.int32],
+    feature: npt.NDArray[np.int32],
+    weight: npt.NDArray[np.float32],
+) -> dict[str, npt.NDArray[Any]]:
+    """Return features' weights on neurons by neuron, the largest first.
 
     The entries of neuron n are ``start[n]`` to ``start[n + 1]`` of ``feature`` and ``weight``.
     """
-    table = np.array(entries, np.float64).reshape(-1, 3)
-    order = np.lexsort((table[:, 1], -np.abs(table[:, 2]), table[:, 0]))
-    neuron = table[order, 0].astype(np.int64)
-    neurons = int(neuron[-1]) + 1 if len(neuron) else 0
+    order = np.lexsort((feature, -np.abs(weight), neuron))
+    neurons = int(neuron.max()) + 1 if len(neuron) else 0
     return {
-        "start": np.searchsorted(neuron, np.arange(neurons + 1)),
-        "feature": table[order, 1].astype(np.int32),
-        "weight": table[order, 2].astype(np.float32),
+        "start": np.searchsorted(neuron[order], np.arange(neurons + 1)),
+        "feature": feature[order],
+        "weight": weight[order],
     }
 
 
@@ -136,13 +146,17 @@ def meanings(vectors: npt.NDArray[np.float32]) -> dict[str, npt.NDArray[Any]]:
 
     ``turn`` (width, width) turns a query the same way; ``head`` and ``tail`` are its dimensions.
     """
-    _, turn = np.linalg.eigh(vectors.T @ vectors)
-    turned = vectors @ turn[:, ::-1]
-    step = np.maximum(np.abs(turned).max(1), 1e-9) / 127
-    rounded = np.rint(turned / step[:, None]).astype(np.int8)
+    turn = np.linalg.eigh(vectors.T @ vectors)[1][:, ::-1].astype(np.float32)
+    rounded = np.empty(vectors.shape, np.int8)
+    step = np.empty(len(vectors), np.float32)
+    for start in range(0, len(vectors), CHUNK):
+        turned = vectors[start : start + CHUNK] @ turn
+        each = np.maximum(np.abs(turned).max(1), 1e-9) / 127
+        step[start : start + CHUNK] = each
+        rounded[start : start + CHUNK] = np.rint(turned / each[:, None])
     return {
         "head": np.ascontiguousarray(rounded[:, :HEAD]),
         "tail": np.ascontiguousarray(rounded[:, HEAD:]),
-        "step": step.astype(np.float32),
-        "turn": np.ascontiguousarray(turn[:, ::-1], np.float32),
+        "step": step,
+        "turn": np.ascontiguousarray(turn),
     }

@@ -25,7 +25,8 @@ COLUMNS = "columns.safetensors"
 STATUSES = ("alive", "dead", "dense", "ultralow")
 SAMPLES = ("intervals", "inactive")
 """The part of a page that is stored apart: only the page itself shows it."""
-_DTYPES = {"F32": "<f4", "F16": "<f2", "I32": "<i4", "I16": "<i2", "I8": "i1", "U8": "u1"}
+_DTYPES = {f"{kind}{8 * size}": f"<{kind.lower()}{size}" for kind in "FIU" for size in (1, 2, 4, 8)}
+"""NumPy's names of the number types of safetensors."""
 
 Page = dict[str, Any]
 

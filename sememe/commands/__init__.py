@@ -10,7 +10,7 @@ from sememe.commands.activations import Activations
 from sememe.commands.dials import Recipe
 from sememe.commands.dictionaries import Describe, Evaluate, Train
 from sememe.commands.inputs import Corpus, Harvest, Sites
-from sememe.commands.job import Index, Map, Plan, Serve
+from sememe.commands.job import Export, Index, Map, Plan, Serve
 from sememe.commands.studies import Study
 
 __all__ = ["COMMANDS", "Map", "Recipe", "Train"]
@@ -26,6 +26,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "describe": Describe,
     "index": Index,
     "serve": Serve,
+    "export": Export,
     "sites": Sites,
     "study": Study,
 }

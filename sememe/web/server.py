@@ -168,9 +168,14 @@ def bind(port: int) -> socket.socket:
 
 def check_ready(port: int) -> None:
     """Raise SememeError unless the pages are built and ``port`` is free, before long work."""
+    check_built()
+    bind(port).close()
+
+
+def check_built() -> None:
+    """Raise SememeError unless the pages are built."""
     if not (ASSETS / "index.html").exists():
         raise SememeError(_missing(ASSETS / "index.html"))
-    bind(port).close()
 
 
 def serve(
@@ -189,8 +194,7 @@ def serve(
 
     Raises SememeError when the port is taken or the pages are not built.
     """
-    if not (ASSETS / "index.html").exists():
-        raise SememeError(_missing(ASSETS / "index.html"))
+    check_built()
     listener = bind(port)
     with listener:
         port = listener.getsockname()[1]

@@ -1,4 +1,5 @@
-/** What the server answers, and how to ask it. */
+/** What the server answers, and how to ask it; `/openapi.json` has the same in full. */
+import { answerOf, bytesOf, isSite } from "./site";
 
 export interface Piece {
   text: string;
@@ -44,7 +45,11 @@ export interface Row extends Name {
 export interface Rows {
   total: number;
   offset: number;
+  /** The search looked at its best candidates only: there are more. */
+  more: boolean;
   rows: Row[];
+  /** How many of all that match, by status, source and cluster. */
+  facets: Record<string, Record<string, number>>;
 }
 
 export interface Sample {
@@ -72,7 +77,74 @@ export interface Index {
   /** Effects on a chosen next token can be asked for. */
   effects: boolean;
   notes: boolean;
+  /** What `by` may be. */
+  searches: string[];
+  sorts: string[];
+  /** Columns that can be filtered, with their lowest and highest value. */
+  ranges: Record<string, [low: number, high: number]>;
+  sources: string[];
+  map: boolean;
   neurons: number | null;
+  /** Identifies the atlas. */
+  atlas: string;
+}
+
+export interface Note {
+  feature: number;
+  note: string;
+  tags: string[];
+  changed: string;
+}
+
+export interface Notes {
+  total: number;
+  offset: number;
+  tags: Record<string, number>;
+  rows: Note[];
+}
+
+export interface MapLayout {
+  features: number;
+  bytes: number;
+  /** Little-endian; the largest number of a type stands for none. */
+  arrays: { name: string; dtype: "uint8" | "uint16"; offset: number; low: number; step: number }[];
+}
+
+export interface Cluster {
+  cluster: number;
+  name: string;
+  size: number;
+  x: number;
+  y: number;
+}
+
+export interface Neuron {
+  neuron: number;
+  neurons: number;
+  total: number;
+  /** Participation ratio of the weights' squares: 1 where one feature has all. */
+  effective: number;
+  positive: number;
+  offset: number;
+  rows: (Name & { weight: number })[];
+  previous: number | null;
+  next: number | null;
+}
+
+/** What one unit of a feature adds to logits, by token, of the tokens on its page. */
+export type Effects = Record<string, number>;
+
+export interface Contrasted extends Name {
+  positive: number;
+  negative: number;
+  difference: number;
+}
+
+export interface Contrast {
+  positive_tokens: number;
+  negative_tokens: number;
+  positive: Contrasted[];
+  negative: Contrasted[];
 }
 
 export interface Interval {
@@ -94,13 +166,6 @@ export interface TokenEffect {
   effect: number;
 }
 
-export interface Note {
-  feature: number;
-  note: string;
-  tags: string[];
-  changed: string;
-}
-
 export interface Feature {
   feature: number;
   status: Status;
@@ -108,28 +173,31 @@ export interface Feature {
   count: number;
   mean: number;
   maximum: number;
-  mean_square: number | null;
-  norm: number | null;
-  alignment: number | null;
-  /** Share of the neurons that its decoder row is spread over. */
-  neurons: number | null;
   histogram: Histogram;
-  logits: Histogram | null;
   name: Name;
   tokens: TokenShare[];
-  before: TokenShare[];
-  after: TokenShare[];
   promotes: TokenEffect[];
   suppresses: TokenEffect[];
   sources: { source: string; share: number }[];
-  neighbours: (Name & { cosine: number })[];
+  mean_square: number | null;
+  /** Of its decoder row. */
+  norm: number | null;
+  /** Cosine of encoder and decoder row. */
+  alignment: number | null;
+  /** Share of the neurons that its decoder row is spread over. */
+  neurons: number | null;
+  logits: Histogram | null;
+  before: TokenShare[];
+  after: TokenShare[];
   cofiring: (Name & { strength: number })[];
   basis: { neuron: number; weight: number }[];
   correlated: { neuron: number; correlation: number }[];
-  top: Example[];
-  intervals: Interval[];
+  /** Text on which it does not fire. */
   inactive: Example[];
   note: Note | null;
+  neighbours: (Name & { cosine: number })[];
+  top: Example[];
+  intervals: Interval[];
   previous: number | null;
   next: number | null;
 }
@@ -155,34 +223,6 @@ export interface PromptAnswer {
   pieces: PromptPiece[];
   features: PromptFeature[];
   next: { token: number; text: string } | null;
-}
-
-/** What one unit of a feature adds to the logits of the tokens on its page, by token. */
-export type Effects = Record<string, number>;
-
-export interface Contrasted extends Name {
-  positive: number;
-  negative: number;
-  difference: number;
-}
-
-export interface ContrastAnswer {
-  positive_tokens: number;
-  negative_tokens: number;
-  positive: Contrasted[];
-  negative: Contrasted[];
-}
-
-export interface Neuron {
-  neuron: number;
-  neurons: number;
-  total: number;
-  effective: number;
-  positive: number;
-  offset: number;
-  rows: (Name & { weight: number })[];
-  previous: number | null;
-  next: number | null;
 }
 
 const CACHED = 60;
@@ -217,7 +257,7 @@ export function cached<T>(url: string): T | undefined {
 export async function get<T>(url: string): Promise<T> {
   const known = cached<T>(url);
   if (known !== undefined) return known;
-  const value = await answer<T>(await ask(url));
+  const value = await draw<T>(url);
   cache.set(url, value);
   const oldest = cache.keys().next().value;
   if (cache.size > CACHED && oldest !== undefined) cache.delete(oldest);
@@ -226,42 +266,46 @@ export async function get<T>(url: string): Promise<T> {
 
 /** As `get`, but always anew. */
 export async function draw<T>(url: string): Promise<T> {
-  return answer<T>(await ask(url));
+  return isSite ? ((await answerOf(url)) as T) : answer<T>(await ask(url));
 }
 
-/** The very text of an answer. */
-export async function read(url: string): Promise<string> {
+/** Bytes in a layout of their own, such as the map's. */
+export async function bytes(url: string): Promise<ArrayBuffer> {
+  if (isSite) return bytesOf(url);
   const response = await ask(url);
-  return response.ok ? response.text() : answer<string>(response);
+  return response.ok ? response.arrayBuffer() : answer<ArrayBuffer>(response);
 }
 
-async function send<T>(method: string, url: string, body: unknown, signal?: AbortSignal): Promise<T> {
-  const init: RequestInit = { method };
-  if (signal) init.signal = signal;
+/** Send `body`; without one only the method is sent. */
+export async function send<T>(method: "POST" | "PUT" | "DELETE", url: string, body?: unknown, signal?: AbortSignal): Promise<T> {
+  const init: RequestInit = { method, signal: signal ?? null };
   if (body !== undefined) {
     init.headers = { "content-type": "application/json" };
     init.body = JSON.stringify(body);
   }
+  if (method !== "POST") cache.clear();
   return answer<T>(await ask(url, init));
 }
 
-/** `next` is the text of a token whose logit the features' effects are wanted on. */
-export async function runPrompt(text: string, next: string, signal: AbortSignal): Promise<PromptAnswer> {
+export async function runPrompt(text: string, signal: AbortSignal, next?: string): Promise<PromptAnswer> {
   return send("POST", "/prompt.json", next ? { text, next } : { text }, signal);
 }
 
-export async function contrast(positive: string[], negative: string[], signal: AbortSignal): Promise<ContrastAnswer> {
+export async function contrast(positive: string[], negative: string[], signal: AbortSignal): Promise<Contrast> {
   return send("POST", "/contrast.json", { positive, negative }, signal);
+}
+
+/** The very text of an answer. */
+export async function read(url: string): Promise<string> {
+  if (isSite) return JSON.stringify(await answerOf(url));
+  const response = await ask(url);
+  return response.ok ? response.text() : answer<string>(response);
 }
 
 /** Keep a note and tags on a feature; without either there is none. */
 export async function keepNote(feature: number, note: string, tags: string[]): Promise<Note | null> {
   const url = `/feature/${feature}/note.json`;
-  const kept = note || tags.length
-    ? await send<Note>("PUT", url, { note, tags })
-    : (await send<{ deleted: boolean }>("DELETE", url, undefined), null);
-  const page = `/feature/${feature}.json`;
-  const known = cached<Feature>(page);
-  if (known) cache.set(page, { ...known, note: kept });
-  return kept;
+  if (note || tags.length) return send("PUT", url, { note, tags });
+  await send("DELETE", url);
+  return null;
 }

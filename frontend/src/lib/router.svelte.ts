@@ -1,5 +1,6 @@
 /** The address of the page, its history, and where each page was scrolled to. */
 import { tick } from "svelte";
+import { isSite } from "./site";
 
 export type Route =
   | { page: "home" }
@@ -18,10 +19,27 @@ export function parse(path: string): Route {
   return noun === "feature" ? { page: noun, feature: number } : { page: "neuron", neuron: number };
 }
 
+/** The address of the page: on a site it stands behind the document's own. */
+function here(): URL {
+  return isSite ? new URL(location.hash.slice(1) || "/", "http://site") : new URL(location.href);
+}
+
+/** An address of a page as the browser shows it. */
+function written(address: string): string {
+  return isSite ? `#${address}` : address;
+}
+
+/** Make a link of a site one that can be opened elsewhere too. */
+function localise(event: Event): void {
+  const link = event.target instanceof Element ? event.target.closest("a") : null;
+  const to = link?.getAttribute("href");
+  if (to?.startsWith("/")) link?.setAttribute("href", written(to));
+}
+
 class Router {
-  path = $state(location.pathname);
-  query = $state.raw(new URLSearchParams(location.search));
-  hash = $state(location.hash);
+  path = $state(here().pathname);
+  query = $state.raw(new URLSearchParams(here().search));
+  hash = $state(here().hash);
   readonly route = $derived(parse(this.path));
   #key = 0;
   #scrolled = new Map<number, number>();
@@ -38,12 +56,14 @@ class Router {
       void this.#scroll(this.#scrolled.get(this.#key) ?? 0);
     });
     addEventListener("click", (event) => this.#follow(event));
+    if (isSite) for (const kind of ["pointerover", "focusin"]) addEventListener(kind, localise);
   }
 
   #read(): void {
-    this.path = location.pathname;
-    this.query = new URLSearchParams(location.search);
-    this.hash = location.hash;
+    const url = here();
+    this.path = url.pathname;
+    this.query = new URLSearchParams(url.search);
+    this.hash = url.hash;
   }
 
   async #scroll(top: number): Promise<void> {
@@ -55,26 +75,27 @@ class Router {
     if (event.defaultPrevented || event.button !== 0) return;
     if (event.metaKey || event.ctrlKey || event.shiftKey || event.altKey) return;
     const link = event.target instanceof Element ? event.target.closest("a") : null;
-    if (!link || link.target || link.origin !== location.origin) return;
-    if (link.hasAttribute("data-plain") || link.pathname.endsWith(".json")) return;
-    if (link.hash && link.pathname === location.pathname) return;
+    if (!link || link.target || link.hasAttribute("data-plain")) return;
+    const url = new URL(link.getAttribute("href")?.replace(/^#\//, "/") ?? "", isSite ? here() : location.href);
+    if (url.origin !== here().origin || url.pathname.endsWith(".json")) return;
+    if (url.hash && url.pathname === this.path) return;
     event.preventDefault();
-    this.go(link.pathname + link.search + link.hash);
+    this.go(url.pathname + url.search + url.hash);
   }
 
   /** Go to a page of this site, as a link does. */
   go(address: string): void {
-    const moved = new URL(address, location.href).pathname !== this.path;
+    const moved = new URL(address, here()).pathname !== this.path;
     this.#scrolled.set(this.#key, scrollY);
     this.#key += 1;
-    history.pushState({ key: this.#key }, "", address);
+    history.pushState({ key: this.#key }, "", written(address));
     this.#read();
     if (moved) void this.#scroll(0);
   }
 
   /** Change the query or hash in place: a view of the same page. */
   amend(address: string): void {
-    history.replaceState({ key: this.#key }, "", address);
+    history.replaceState({ key: this.#key }, "", written(address));
     this.#read();
   }
 }
