@@ -22,7 +22,7 @@ from sememe.errors import UsageError
 from sememe.job import Run
 from sememe.web.live import LivePrompt
 from tests.web.conftest import admitted, serving
-from tests.web.small_atlas import FEATURES, HOSTILE, NEURONS, run_prompt, vocabulary
+from tests.web.small_atlas import HOSTILE, NEURONS, run_prompt, vocabulary
 from tests.web.test_browser import CONTRAST, _goto, _opened
 from tests.web.test_browser import browser as browser
 from tests.web.test_browser import context as context
@@ -326,7 +326,10 @@ def test_features_are_ranked_by_their_effect_on_a_chosen_next_token(page, api):
 def test_comparing_shows_what_fires_in_one_text_and_not_in_the_other(page, api):
     texts = ("The sea and the harbour", "The boats and the harbour in the morning")
     fires = [
-        {item["feature"] for item in api.post("/prompt.json", json={"text": text}).json()["features"]}
+        {
+            item["feature"]
+            for item in api.post("/prompt.json", json={"text": text}).json()["features"]
+        }
         for text in texts
     ]
     _goto(page, "/prompt")
@@ -422,7 +425,9 @@ def test_nothing_moves_for_those_who_ask_for_that(browser: Browser, address: str
             page.wait_for_load_state("networkidle")
             moving = "node => { const style = getComputedStyle(node);"
             moving += " return style.animationName !== 'none' || parseFloat(style.transitionDuration) > 0 }"
-            assert page.evaluate(f"[...document.querySelectorAll('*')].filter({moving}).length") == 0
+            assert (
+                page.evaluate(f"[...document.querySelectorAll('*')].filter({moving}).length") == 0
+            )
     context.close()
 
 
