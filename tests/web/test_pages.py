@@ -392,7 +392,8 @@ def test_everything_that_acts_has_a_name_and_is_reached_by_keyboard(page):
         _goto(page, path)
         page.wait_for_load_state("networkidle")
         nameless = page.evaluate(
-            "() => [...document.querySelectorAll('button, a[href], input, textarea, select, [role=img]')]"
+            "() => [...document.querySelectorAll("
+            "'button, a[href], input, textarea, select, [role=img]')]"
             ".filter(item => item.checkVisibility())"
             ".filter(item => !(item.getAttribute('aria-label') || item.textContent.trim()"
             " || item.labels?.length)).map(item => item.outerHTML)"
@@ -423,11 +424,12 @@ def test_nothing_moves_for_those_who_ask_for_that(browser: Browser, address: str
         for path in PATHS:
             _goto(page, path)
             page.wait_for_load_state("networkidle")
-            moving = "node => { const style = getComputedStyle(node);"
-            moving += " return style.animationName !== 'none' || parseFloat(style.transitionDuration) > 0 }"
-            assert (
-                page.evaluate(f"[...document.querySelectorAll('*')].filter({moving}).length") == 0
+            moving = page.evaluate(
+                "() => [...document.querySelectorAll('*')].map(node => getComputedStyle(node))"
+                ".filter(style => style.animationName !== 'none'"
+                " || parseFloat(style.transitionDuration) > 0).length"
             )
+            assert moving == 0
     context.close()
 
 
