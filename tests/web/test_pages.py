@@ -143,8 +143,8 @@ def test_hovering_says_the_value_and_what_the_feature_does_to_the_next_token(pag
         strength = effects[str(following["tokens"][0])]
         sign = "−" if strength < 0 else "+"
         tip = page.locator(".tip")
-        expect(tip).to_contain_text(re.compile(rf"{re.escape(sign)}\d.* the next, “"))
-        said = re.search(r"adds (.[\d.]+) to", tip.inner_text())
+        expect(tip).to_contain_text(re.compile(rf"next token “.*”: {re.escape(sign)}\d"))
+        said = re.search(r"”: (.[\d.]+) logit", tip.inner_text())
         assert said is not None
         assert float(said[1].replace("−", "-")) == pytest.approx(strength, rel=5e-3)
         value = float(page.locator(".tip strong").inner_text())
@@ -212,6 +212,7 @@ def test_a_neuron_and_its_features_lead_to_each_other(page, api):
     lines.get_by_role("link", name=re.compile(r"\b3\b")).first.click()
     expect(page.locator("h1")).to_have_text("Feature 3")
     _goto(page, f"/neuron/{NEURONS - 2}")
+    expect(page.locator("h1")).to_have_text(f"Neuron {NEURONS - 2}")
     page.keyboard.press("ArrowRight")
     expect(page.locator("h1")).to_have_text(f"Neuron {NEURONS - 1}")
     expect(page.get_by_role("button", name="Next neuron")).to_be_disabled()

@@ -1,6 +1,6 @@
 /** Plots as files: SVG with every style written out, or the same drawn as PNG. */
 
-import { spoken } from "./text";
+import { brief, spoken } from "./text";
 
 const STYLES = [
   "fill", "fill-opacity", "stroke", "stroke-width", "stroke-dasharray", "opacity", "font-size",
@@ -74,8 +74,7 @@ export function barChart(title: string, bars: Bar[], colors: Ink, width = 480): 
     const y = top + n * row;
     const size = ((width - left - right) * Math.abs(bar.value)) / most;
     const look = bar.value < 0 ? `fill="none" stroke="${colors.bar}" stroke-width="1.5"` : `fill="${colors.bar}"`;
-    const name = spoken(bar.text);
-    const shown = name.length > 20 ? `${Array.from(name).slice(0, 19).join("")}…` : name;
+    const shown = brief(spoken(bar.text.slice(0, 100)), 20);
     return `<text x="${left - 8}" y="${y + 15}" text-anchor="end" xml:space="preserve">${escaped(shown)}</text>`
       + `<rect x="${left}" y="${y + 6}" width="${size.toFixed(1)}" height="10" rx="2" ${look}/>`
       + `<text x="${width - 8}" y="${y + 15}" text-anchor="end">${escaped(bar.written)}</text>`;

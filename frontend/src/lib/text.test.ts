@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { alone, direction, parts, spoken, clip, splitTags } from "./text";
+import { alone, brief, clip, direction, parts, splitTags, spoken } from "./text";
 
 describe("parts", () => {
   it("keeps words whole and spaces apart", () => {
@@ -69,4 +69,10 @@ describe("tags", () => {
     expect(splitTags(" check, to do ,check,,")).toEqual(["check", "to do"]);
     expect(splitTags(" , ")).toEqual([]);
   });
+});
+
+it("shortens what is long, by characters", () => {
+  expect(brief("short")).toBe("short");
+  expect(brief("x".repeat(100_000))).toBe(`${"x".repeat(23)}…`);
+  expect(brief("🚤🚤🚤🚤", 3)).toBe("🚤🚤…");
 });

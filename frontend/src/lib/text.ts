@@ -95,3 +95,9 @@ export function clip(pieces: number, peak: number): { start: number; stop: numbe
 export function splitTags(typed: string): string[] {
   return [...new Set(typed.split(",").map((tag) => tag.trim()).filter(Boolean))];
 }
+
+/** The beginning of a text that may be long. */
+export function brief(text: string, most = 24): string {
+  const characters = Array.from(text.slice(0, 4 * most));
+  return characters.length > most ? `${characters.slice(0, most - 1).join("")}…` : text;
+}
