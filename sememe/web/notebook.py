@@ -32,10 +32,10 @@ class FeatureWidget(anywidget.AnyWidget):
 
     _esm = traitlets.Unicode().tag(sync=True)
     _css = traitlets.Unicode().tag(sync=True)
-    names = traitlets.List().tag(sync=True)
+    names: traitlets.List[Any] = traitlets.List().tag(sync=True)
     """The features at a glance, as the server's lists have them."""
     chosen = traitlets.Int().tag(sync=True)
-    page = traitlets.Dict().tag(sync=True)
+    page: traitlets.Dict[str, Any] = traitlets.Dict().tag(sync=True)
     """Everything about the chosen feature, as the server's ``/feature/N.json`` has it."""
 
     def __init__(
