@@ -35,7 +35,7 @@ class FeatureWidget(anywidget.AnyWidget):
     names: traitlets.List[Any] = traitlets.List().tag(sync=True)
     """The features at a glance, as the server's lists have them."""
     chosen = traitlets.Int().tag(sync=True)
-    page: traitlets.Dict[str, Any] = traitlets.Dict().tag(sync=True)
+    page = traitlets.Dict().tag(sync=True)
     """Everything about the chosen feature, as the server's ``/feature/N.json`` has it."""
 
     def __init__(
