@@ -31,7 +31,16 @@ from sememe.web.views import Views
 ASSETS = Path(__file__).parent / "assets"
 HOST = "127.0.0.1"
 PORT = 8765
-PAGES = ("/", "/feature/{number}", "/neuron/{number}", "/prompt", "/compare", "/search", "/notes")
+PAGES = (
+    "/",
+    "/feature/{number}",
+    "/neuron/{number}",
+    "/prompt",
+    "/compare",
+    "/contrast",
+    "/search",
+    "/notes",
+)
 """The addresses of pages."""
 
 
@@ -107,6 +116,7 @@ def make_app(
         atlas,
         report or {},
         prompt=prompt is not None,
+        effects=prompt is not None and effects is not None,
         search=search,
         annotations=annotations,
     )
