@@ -21,9 +21,9 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin would c
 
 import numpy as np
 import torch
-import tyro
 from transformers import GPT2Config, GPT2LMHeadModel
 
+from benchmarks import command
 from sememe.activations.batches import window_batches
 from sememe.activations.buffered import BufferedStream
 from sememe.activations.harvest import harvest, shard_windows
@@ -166,16 +166,5 @@ def measure(settings: Settings) -> dict[str, float | str]:
     }
 
 
-def main() -> None:
-    """Measure and print."""
-    settings = tyro.cli(Settings, description=__doc__)
-    figures = measure(settings)
-    if settings.json:
-        print(json.dumps(figures))
-        return
-    for name, value in figures.items():
-        print(f"{name:>28}  {value:,.3f}" if isinstance(value, float) else f"{name:>28}  {value}")
-
-
 if __name__ == "__main__":
-    main()
+    command.run(Settings, measure, __doc__)

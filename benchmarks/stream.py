@@ -2,11 +2,11 @@
 
 A plain read is what nothing that yields fp32 can do without: each shard as one safetensors slice,
 converted to fp32, in the order of the file. One round before those that count brings the files into
-the page cache. Times are of the process, and rounds alternate, so that other work on the machine
-meets both alike; a ratio is the median of the rounds'. Run it as ``python -m benchmarks.stream``.
+the page cache; cold rounds come last, each reader beginning with none of them there. Times are of
+the process, and rounds alternate, so that other work on the machine meets both alike; a ratio is
+the median of the rounds'. Run it as ``python -m benchmarks.stream``.
 """
 
-import json
 import os
 import statistics
 import tempfile
@@ -20,8 +20,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin would c
 
 import safetensors.torch
 import torch
-import tyro
 
+from benchmarks import command
 from sememe.activations.mixing import measure
 from sememe.activations.store import Activations
 from sememe.activations.stream import BLOCK, BUFFER, Stream
@@ -52,6 +52,8 @@ class Settings:
     """Rows that it permutes among themselves."""
     rounds: int = 5
     """Passes measured."""
+    cold_rounds: int = 3
+    """Passes measured that begin with an empty page cache."""
     json: bool = False
     """Print one JSON object."""
 
@@ -102,6 +104,16 @@ def stream_read(stream: Stream, batch: int, seed: int) -> None:
         pass
 
 
+def forget(store: Activations) -> None:
+    """Drop the store's files from the page cache."""
+    store.close()
+    for name in store.manifest["files"]:
+        descriptor = os.open(store.file(name), os.O_RDONLY)
+        os.fsync(descriptor)
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        os.close(descriptor)
+
+
 def seconds(work: Callable[[], object]) -> tuple[float, float]:
     """Return the wall and the CPU seconds that ``work`` takes."""
     wall, cpu = time.perf_counter(), time.process_time()
@@ -127,6 +139,15 @@ def figures(settings: Settings, store: Activations) -> dict[str, float | int]:
         for kind in (0, 1)
     )
     mixing = measure(stream, settings.batch)
+    cold = []
+    for number in range(settings.cold_rounds):
+        forget(store)
+        plainly, _ = seconds(lambda: plain_read(stream))
+        forget(store)
+        shuffled, _ = seconds(
+            lambda number=number: stream_read(stream, settings.batch, number)  # type: ignore[misc]
+        )
+        cold.append((plainly, shuffled))
     return {
         "rows": stream.rows,
         "width": sum(stream.widths),
@@ -137,6 +158,8 @@ def figures(settings: Settings, store: Activations) -> dict[str, float | int]:
         "read_ratio_cpu": cpu,
         "rows_per_second": share * stream.rows / statistics.median(wall for wall, _ in ours),
         "rows_per_cpu_second": share * stream.rows / statistics.median(cpu for _, cpu in ours),
+        "cold_read_ratio": statistics.median(share * p / o for p, o in cold),
+        "cold_rows_per_second": share * stream.rows / statistics.median(o for _, o in cold),
         "unique_documents": mixing.unique_documents,
         "unique_documents_ratio": mixing.unique_documents_ratio,
         "lag1_similarity": mixing.lag1_similarity,
@@ -144,22 +167,16 @@ def figures(settings: Settings, store: Activations) -> dict[str, float | int]:
     }
 
 
-def main() -> None:
-    """Measure and print."""
-    settings = tyro.cli(Settings, description=__doc__)
+def run(settings: Settings) -> dict[str, float | int]:
+    """Read the store that is given, or one that is made up; return the figures."""
     with tempfile.TemporaryDirectory() as scratch:
         store = (
             Activations.open(settings.activations, verify=False)
             if settings.activations
             else make(Path(scratch), settings.rows, settings.width)
         )
-        found = figures(settings, store)
-    if settings.json:
-        print(json.dumps(found))
-        return
-    for name, value in found.items():
-        print(f"{name:24} {value:.4g}" if isinstance(value, float) else f"{name:24} {value:,}")
+        return figures(settings, store)
 
 
 if __name__ == "__main__":
-    main()
+    command.run(Settings, run, __doc__)

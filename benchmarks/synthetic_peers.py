@@ -1,20 +1,20 @@
 """SAELens's own trainers in the worlds of ``sememe study synthetic``, held to the same figures.
 
-    python benchmarks/synthetic_peers.py --out DIR [--world small] [--seeds 3] [--samples N]
-        [--learning-rate 3e-4] [--peers standard topk batchtopk matryoshka]
+    python -m benchmarks.synthetic_peers --out DIR [--world small] [--seeds 3] [--samples N]
+        [--learning-rate 3e-4] [--peers standard topk batchtopk matryoshka] [--json]
 
 Needs sae-lens beside sememe's own dependencies. Both see the same samples in the same order, scaled
 to the same norm. SAELens's ``standard`` has a penalty, which is searched for as the study does.
 """
 
-import argparse
-import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 
+from benchmarks import command
 from sememe.artefacts import begin, read_json, write_json
 from sememe.dictionaries import Dictionary, DictionaryConfig, JumpReLU, ReLU, TopK
 from sememe.errors import SememeError
@@ -29,9 +29,8 @@ from sememe.studies.synthetic import (
     search,
     summary,
 )
-from sememe.terminal import print_table
 
-PEERS = ("standard", "topk", "batchtopk", "matryoshka")
+Peer = Literal["standard", "topk", "batchtopk", "matryoshka"]
 MATRYOSHKA = (1 / 32, 1 / 8, 1 / 2, 1)
 """Prefixes that SAELens's study of SynthSAEBench took, as shares of the latents."""
 
@@ -124,18 +123,32 @@ def converted(sae: Any, world: World, peer: str, l0: int) -> Dictionary:  # noqa
     return made
 
 
-def main() -> None:
-    """Train, evaluate and print a table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--world", default="small")
-    parser.add_argument("--peers", nargs="+", default=PEERS, choices=PEERS)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--samples", type=int, default=1_000_000)
-    parser.add_argument("--l0", type=int)
-    parser.add_argument("--batch", type=int, default=256)
-    parser.add_argument("--learning-rate", type=float, default=3e-4)
-    given = parser.parse_args()
+@dataclass(frozen=True)
+class Settings:
+    """What to compare in."""
+
+    out: Path
+    """Directory of the results."""
+    world: str = "small"
+    """A world of the study."""
+    peers: tuple[Peer, ...] = get_args(Peer)
+    """Architectures to train."""
+    seeds: int = 3
+    """Runs of each."""
+    samples: int = 1_000_000
+    """Samples that a run is trained on."""
+    l0: int | None = None
+    """Features active on one sample; by default as many as a perfect dictionary has."""
+    batch: int = 256
+    """Samples a step."""
+    learning_rate: float = 3e-4
+    """Learning rate of all."""
+    json: bool = False
+    """Print one JSON object."""
+
+
+def compare(given: Settings) -> dict[str, Any]:
+    """Train and evaluate; return a row for each."""
     config = SyntheticConfig(
         world=given.world, samples=given.samples, l0=given.l0, batch=given.batch
     )
@@ -151,14 +164,7 @@ def main() -> None:
 
         results = [result(config, given.out, peer, seed, fit) for seed in range(given.seeds)]
         rows.append({"recipe": f"saelens {peer}", **summary(results)})
-    print(json.dumps({"world": given.world, "rows": rows}))
-    print_table(
-        ("recipe", *REPORTED, "us/sample"),
-        [
-            [row["recipe"], *(f"{row[n]:.3f}" for n in REPORTED), round(row["us_per_sample"])]
-            for row in rows
-        ],
-    )
+    return {"world": given.world, "rows": rows}
 
 
 def result(
@@ -199,4 +205,4 @@ def penalty_of(
 
 
 if __name__ == "__main__":
-    main()
+    command.run(Settings, compare, __doc__, columns=("recipe", *REPORTED, "us_per_sample"))

@@ -4,7 +4,6 @@ CPU seconds count, which a busy machine does not change much; wall times are not
 ``python -m benchmarks.train_step``.
 """
 
-import json
 import os
 import resource
 import statistics
@@ -17,11 +16,11 @@ from typing import Literal
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin would count as work
 
 import torch
-import tyro
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import linear, normalize, relu
 
+from benchmarks import command
 from benchmarks.activations import superposed
 from sememe.activations.store import Activations
 from sememe.activations.stream import MemoryStream, Stream
@@ -29,11 +28,13 @@ from sememe.dictionaries.nonlinearities import BatchTopK, Gated, JumpReLU, Nonli
 from sememe.dictionaries.objectives import (
     L0,
     L1,
+    AuxK,
     GateReconstruction,
     Matryoshka,
     Reconstruction,
     Term,
 )
+from sememe.errors import check_number
 from sememe.kernels import screening
 from sememe.training.config import TrainConfig
 from sememe.training.trainer import Trainer
@@ -61,6 +62,9 @@ class Settings:
     """Active features a row at first, for kinds without a budget: biases are lowered to it."""
     sparsity: float = 10.0
     """Weight of the L1 penalty of relu and gated."""
+    dead: float = 0.0
+    """Share of features that are held dead, which AuxK then teaches; a step without is taken by
+    turns. 0 leaves AuxK out."""
     rounds: int = 8
     """Steps measured."""
     activations: Path | None = None
@@ -86,7 +90,7 @@ def config(settings: Settings) -> TrainConfig:
     return TrainConfig(
         features=settings.features,
         nonlinearity=nonlinearity,
-        objective=(Reconstruction(), *terms),
+        objective=(Reconstruction(), *terms, *((AuxK(),) if settings.dead else ())),
         batch=settings.batch,
         passes=1000,
         warm_up=0.0,
@@ -133,6 +137,12 @@ def thin_out(trainer: Trainer, x: Float[Tensor, "rows width"], l0: int) -> None:
     dictionary.b_enc.sub_(scores.topk(kept, dim=1).values[:, -1].median())
 
 
+def hold_dead(trainer: Trainer, share: float) -> None:
+    """Make the first ``share`` of the features count as dead, and no others."""
+    trainer.silent.zero_()
+    trainer.silent[: round(share * len(trainer.silent))] = trainer.dead_after
+
+
 def stream_of(settings: Settings) -> Stream | MemoryStream:
     """Return the activations to train on."""
     if settings.activations is None:
@@ -158,24 +168,32 @@ def product_seconds(batch: int, width: int, features: int, dtype: torch.dtype) -
 
 def measure(settings: Settings) -> dict[str, float | str | bool]:
     """Take steps by turns with the dense loop; return the figures."""
+    check_number("dead", settings.dead, 0.0, 1.0)
     stream = stream_of(settings)
     width = sum(stream.widths)
     trainer = Trainer(stream, config(settings), stream.sites, stream.sites)
     batches = stream.batches(settings.batch, 1000, seed=0)
     if settings.kind in ("relu", "jumprelu", "gated"):
         thin_out(trainer, trainer.split(next(batches))[0][:512], settings.l0)
+
+    def advance(rows: Float[Tensor, "rows width"], dead: float = settings.dead) -> float:
+        hold_dead(trainer, dead)
+        return cpu_seconds(lambda: trainer.advance(rows))
+
     for _ in range(WARM_UP):
-        trainer.advance(next(batches))
+        advance(next(batches))
     screening.tally.rows = screening.tally.exact = 0
-    alone = [cpu_seconds(lambda: trainer.advance(next(batches))) for _ in range(WARM_UP)]
+    alone = [advance(next(batches)) for _ in range(WARM_UP)]
     peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     dense = DenseTorch(settings, width)
     dense.step(trainer.split(next(batches))[0])
-    ours, theirs = [], []
+    ours, without, theirs = [], [], []
     for _ in range(settings.rounds):
         rows = next(batches)
         x = trainer.split(rows)[0]
-        ours.append(cpu_seconds(lambda rows=rows: trainer.advance(rows)))  # type: ignore[misc]
+        ours.append(advance(rows))
+        if settings.dead:
+            without.append(advance(rows, 0.0))
         theirs.append(cpu_seconds(lambda x=x: dense.step(x)))  # type: ignore[misc]
     step = statistics.median(ours or alone)
     tally = screening.tally
@@ -197,22 +215,15 @@ def measure(settings: Settings) -> dict[str, float | str | bool]:
         "gflops_bf16": gflop / seconds[torch.bfloat16],
         "floor_fraction": seconds[torch.bfloat16 if tally.rows else torch.float32] / step,
         "peak_mb": peak_mb,
-        "ratio_dense_torch": statistics.median(
-            other / own for own, other in zip(ours, theirs, strict=True)
-        ),
+        "ratio_dense_torch": ratio(theirs, ours),
+        **({"dead": settings.dead, "ratio_dead": ratio(ours, without)} if settings.dead else {}),
     }
 
 
-def main() -> None:
-    """Measure and print."""
-    settings = tyro.cli(Settings, description=__doc__)
-    figures = measure(settings)
-    if settings.json:
-        print(json.dumps(figures))
-        return
-    for name, value in figures.items():
-        print(f"{name:20} {value:.4g}" if isinstance(value, float) else f"{name:20} {value}")
+def ratio(some: list[float], others: list[float]) -> float:
+    """Return the median of the rounds' ratios."""
+    return statistics.median(a / b for a, b in zip(some, others, strict=True))
 
 
 if __name__ == "__main__":
-    main()
+    command.run(Settings, measure, __doc__)

@@ -23,10 +23,12 @@ from sememe.evaluation.evaluate import Report, evaluate
 from sememe.models.language_model import LanguageModel
 from sememe.models.load import load_model
 from sememe.models.reading import check_replaceable
-from sememe.planner import WORTH_A_PROBE, plan_work, probe, shown_time
+from sememe.planner import WORTH_A_PROBE, plan_work, shown_time
+from sememe.probe import probe
 from sememe.progress import Progress
 from sememe.requirements import Work, check_fits, needs
 from sememe.training.config import TrainConfig
+from sememe.training.devices import check_device
 from sememe.training.loop import train
 
 SECONDS = "seconds.json"
@@ -114,6 +116,8 @@ class MapConfig:
     """Accept the terms of a model that has them (Gemma)."""
     harvest: HarvestConfig = field(default_factory=HarvestConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+    device: str = "cpu"
+    """Where the dictionary is trained: cpu, cuda or cuda:N. All else runs on the CPU."""
 
 
 def middle_site(model: LanguageModel) -> str:
@@ -140,6 +144,7 @@ def plan(config: MapConfig, out: Path, *, progress: Progress | None = None) -> d
 
 def _work(config: MapConfig, progress: Progress) -> Work:
     """Load the model, hold the arguments to it, and return the job on it."""
+    check_device(config.device)
     model = load_model(
         config.model, dtype=config.model_dtype, accept_terms=config.accept_terms, progress=progress
     )
@@ -150,7 +155,7 @@ def _work(config: MapConfig, progress: Progress) -> Work:
     config.train.dictionary((site,), (site,), (width,), (width,))
     packages = {source.package for source in resolve(list(config.text) or None)}
     megabytes = float(sum(package.megabytes for package in packages if package))
-    return Work(model, site, config.tokens, config.harvest, config.train, megabytes)
+    return Work(model, site, config.tokens, config.harvest, config.train, megabytes, config.device)
 
 
 def _announce(work: Work, run: Run, progress: Progress) -> None:
@@ -215,6 +220,7 @@ def map_model(config: MapConfig, out: Path, *, progress: Progress | None = None)
             Stream(stored, (site,)),
             config.train,
             run.dictionary,
+            device=config.device,
             progress=progress,
         )
     stored.close()

@@ -71,6 +71,17 @@ def disk_free(place: Path) -> int:
     return shutil.disk_usage(nearest_folder(place)).free
 
 
+def is_running(process: int) -> bool:
+    """Whether there is a process of this number."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # someone else's
+        pass
+    return True
+
+
 def nearest_folder(place: Path) -> Path:
     """Return ``place``, or the nearest folder above it that exists.
 

@@ -1,62 +1,37 @@
-"""How long a job will take, from a short probe; :mod:`sememe.requirements` says what else it takes.
+"""What jobs will take, said before they begin: :mod:`sememe.requirements`, and time by a probe."""
 
-The real stages run on a few thousand tokens in a scratch folder beside the output, and each is
-scaled by what it grows with.
-"""
-
-import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-import numpy as np
-import torch
-from jaxtyping import UInt32
-
-from sememe.activations.batches import window_batches
-from sememe.activations.harvest import harvest
-from sememe.activations.rules import TokenRules
-from sememe.activations.store import Activations
+from sememe.activations.buffered import BufferedStream
+from sememe.activations.live import LiveStream
+from sememe.activations.rules import HarvestConfig
 from sememe.activations.stream import Stream
-from sememe.artefacts import disk_error, fingerprint
-from sememe.atlas.describe import describe
+from sememe.artefacts import is_finished
 from sememe.corpora.corpus import Corpus
-from sememe.dictionaries.dictionary import Dictionary
-from sememe.dictionaries.initialisation import geometric_median
 from sememe.errors import SememeError
-from sememe.evaluation.evaluate import EvaluateConfig, Report, evaluate
-from sememe.evaluation.metrics import Moments
-from sememe.machine import disk_free, memory_free, memory_used, nearest_folder
+from sememe.machine import disk_free, memory_free, memory_used
 from sememe.models.language_model import LanguageModel
-from sememe.requirements import Work, check_fits, needs
-from sememe.training.checkpoints import save_checkpoint
-from sememe.training.trainer import SAMPLE_ROWS, Trainer
+from sememe.probe import PROBE_TOKENS, Probe, probe, scratch_folder, timed_training
+from sememe.progress import Progress
+from sememe.requirements import (
+    Totals,
+    Work,
+    check_fits,
+    corpus_tokens,
+    harvest_need,
+    needs,
+    shown_size,
+    train_need,
+)
+from sememe.training.config import TrainConfig
 
-DOCUMENT_LENGTHS = (14, 23, 33, 43, 54, 68, 124, 201, 431, 1183)
-"""Tokens of ten documents that stand for those of the default text: its .05 to .95 quantiles."""
-PROBE_TOKENS = 8_192
-"""Tokens that the probe harvests."""
-HELD_OUT_WINDOWS = 4
-LONGEST_WINDOW = 512
-"""Documents that it holds out, and their length at most; each is one window."""
-PROBE_STEPS = 10
-FIRST_STEPS = 3
-DEAD_STEPS = 4
-"""Steps that are timed, those before them that are not, and those with dead features."""
-DEAD_ONE_IN = 32
-REVIVING_STEPS = 75
-"""Share of features that die early, and the steps that it takes to bring them back (LOG.md)."""
-SPLICED_WINDOWS = 2
-PAGES = (64, 256)
 WORTH_A_PROBE = 20 * PROBE_TOKENS
 """Tokens from which on a job begins with the probe."""
-UNPACKING = 0.075
-"""Seconds for reading and cleaning a megabyte of packages, on a usual processor."""
-LOOK_SECONDS = 2e-7
-"""Seconds for counting one entry of a code while describing, on a usual processor."""
-Result = TypeVar("Result")
+PREDICTIONS = 6
+"""Copies of a batch's predictions that training end to end holds."""
 
 
 def plan_work(work: Work, out: Path, loading: float) -> dict[str, Any]:
@@ -83,226 +58,93 @@ def plan_work(work: Work, out: Path, loading: float) -> dict[str, Any]:
     }
 
 
-def probe(work: Work, out: Path) -> dict[str, float]:
-    """Return the seconds that each stage will take, from running it on a small sample.
+def announce_harvest(
+    model: LanguageModel,
+    corpus: Corpus,
+    sites: Sequence[str],
+    out: Path,
+    config: HarvestConfig,
+    *,
+    held_out: bool,
+    progress: Progress,
+) -> None:
+    """Say what a harvest takes that is not done; SememeError if it cannot fit."""
+    if is_finished(out) or not sites:
+        return
+    tokens = corpus_tokens(corpus, held_out=held_out)
+    total = check_fits(out, {"harvest": harvest_need(model, sites, tokens, config)})
 
-    Text is made of random tokens in documents as long as those of the default text. Writes to a
-    scratch folder beside ``out`` and removes it.
+    def seconds() -> float:
+        work = Work(model, sites[0], tokens, config, TrainConfig())
+        with scratch_folder(out) as folder:
+            return Probe(work, sites, folder).harvest()[2]
+
+    _announce(f"harvesting {tokens:,} tokens", out, tokens, total, seconds, progress)
+
+
+def announce_train(
+    stream: Stream | BufferedStream | LiveStream,
+    out: Path,
+    config: TrainConfig,
+    reads: Sequence[str],
+    writes: Sequence[str],
+    device: str,
+    progress: Progress,
+) -> None:
+    """Say what a training takes that is not done; SememeError if it cannot fit.
+
+    On a live model it takes the buffer and the passes of the model too, end to end its predictions;
+    how long these take is not measured.
     """
-    folder = nearest_folder(out)
-    try:
-        with tempfile.TemporaryDirectory(prefix=".sememe-plan-", dir=folder) as scratch:
-            return _Probe(work, Path(scratch)).seconds()
-    except OSError as error:
-        raise disk_error(folder, error) from error
-    except FloatingPointError as error:
-        raise SememeError(f"training on the sample diverged: {error}") from None
+    if is_finished(out):
+        return
+    width = dict(zip(stream.sites, stream.widths, strict=True))
+    read, written, row = (
+        sum(width[site] for site in sites) for sites in (reads, writes, {*reads, *writes})
+    )
+    tokens = stream.rows * config.passes
+    if isinstance(stream, Stream):
+        need = train_need(config, read, written, row, stream.rows)
+    else:
+        need = train_need(config, read, written, 0, stream.rows)
+        held = stream.buffer if isinstance(stream, BufferedStream) else config.batch
+        reading = harvest_need(stream.model, stream.sites, held, stream.config)
+        need = need._replace(memory=need.memory + reading.memory + reading.disk)
+    if isinstance(stream, LiveStream):
+        logits = PREDICTIONS * 4 * config.batch * stream.model.vocabulary
+        need = need._replace(memory=need.memory + logits)
+    total = check_fits(out, {"train": need})
+
+    def seconds() -> float:
+        with scratch_folder(out) as folder:
+            if isinstance(stream, Stream):
+                return timed_training(stream, config, reads, writes, stream.rows, folder, device)[1]
+            work = Work(stream.model, stream.sites[0], tokens, stream.config, config)
+            _, stored, reading = Probe(work, stream.sites, folder).harvest()
+            sample = Stream(stored, stream.sites)
+            training = timed_training(sample, config, reads, writes, stream.rows, folder, device)
+            return reading + training[1]
+
+    timed = None if isinstance(stream, LiveStream) else seconds
+    _announce(f"training on {tokens:,} activations", out, tokens, total, timed, progress)
 
 
-class _Probe:
-    """The stages of the main job on a sample, each timed and scaled by what it grows with."""
-
-    def __init__(self, work: Work, folder: Path) -> None:
-        self.work, self.folder = work, folder
-        self.active = getattr(work.train.nonlinearity, "k", 0)
-        self.window = work.harvest.context - (0 if work.model.tokenizer.bos is None else 1)
-        self.corpus = self._text(PROBE_TOKENS)
-
-    @torch.no_grad()
-    def seconds(self) -> dict[str, float]:
-        """Return the seconds by stage."""
-        work = self.work
-        corpus = self._corpus()
-        held_out, _ = self._harvested("first", held_out=True)  # a first pass is slower
-        rules = TokenRules.of(held_out)
-        _, least = self._harvested("few", held_out=True, rules=rules)
-        stored, harvesting = self._harvested("activations", held_out=False, rules=rules)
-        each = max(0.0, harvesting - least) / (stored.rows - held_out.rows)
-        each *= self._padding(self._text(work.harvest.shard_rows)) / self._padding(self.corpus)
-        dictionary, training = self._train(stored)
-        values = stored.read(work.site, 0, min(stored.rows, 4096)).float()
-        dictionary.encode(values)
-        encoding, code = timed(lambda: dictionary.encode(values))
-        rebuilding, _ = timed(lambda: Moments.of(values, dictionary.decode(code)))
-        encoded, rebuilt = encoding / len(values), (encoding + rebuilding) / len(values)
-        return {
-            "corpus": corpus,
-            "harvest": least + each * work.tokens,
-            "train": training,
-            "evaluate": work.held_out * rebuilt + self._splice(dictionary, held_out, rebuilt),
-            "describe": work.rows * (encoded + LOOK_SECONDS * code.indices.shape[1])
-            + self._describe(dictionary, stored),
-        }
-
-    def _corpus(self) -> float:
-        """Return the seconds for reading the packages and tokenising; they may have to be fetched.
-
-        How long packages take to read is an estimate, not measured.
-        """
-        tokenizer, count = self.work.model.tokenizer, 4096
-        text = tokenizer.decode(self.corpus.tokens(0, count).tolist())
-        seconds, ids = timed(lambda: tokenizer.encode(text))
-        return UNPACKING * self.work.fetched + seconds * self.work.tokens / max(1, len(ids))
-
-    def _text(self, tokens: int) -> "RandomCorpus":
-        held_out = min(self.window, LONGEST_WINDOW)
-        return RandomCorpus(self.work.model, tokens, HELD_OUT_WINDOWS, held_out)
-
-    def _padding(self, corpus: Corpus) -> float:
-        """Return how many tokens the model reads for one of a shard; more in a small one."""
-        windows = corpus.windows(self.window, held_out=False)
-        batches = window_batches(
-            corpus,
-            windows,
-            range(len(windows.start)),
-            batch_tokens=self.work.harvest.batch_tokens,
-            bos=self.work.model.tokenizer.bos,
-        )
-        return sum(batch.ids.numel() for batch in batches) / int(windows.length.sum())
-
-    def _harvested(
-        self, name: str, *, held_out: bool, rules: TokenRules | None = None
-    ) -> tuple[Activations, float]:
-        """Return a store of one side of the corpus, and its seconds."""
-        work = self.work
-        seconds, stored = timed(
-            lambda: harvest(
-                work.model,
-                self.corpus,
-                [work.site],
-                self.folder / name,
-                held_out=held_out,
-                config=work.harvest,
-                rules=rules,
-            )
-        )
-        return stored, seconds
-
-    @torch.enable_grad()
-    def _train(self, stored: Activations) -> tuple[Dictionary, float]:
-        """Return what a short run leaves, and the seconds that the whole run will take.
-
-        The short run goes through the whole schedule. Then some features are called dead, which
-        makes a step slower: in a whole run some are for about as many steps as it takes to notice,
-        and for those that revive them.
-        """
-        work = self.work
-        steps = FIRST_STEPS + PROBE_STEPS
-        config = replace(
-            work.train,
-            passes=-(-(steps + DEAD_STEPS) * work.train.batch // stored.rows),
-            dead_tokens=work.train.dead_after(work.rows),
-        )
-        stream = Stream(stored, (work.site,))
-        begin, trainer = timed(lambda: Trainer(stream, config, (work.site,), (work.site,)))
-        sample = stream.sample(SAMPLE_ROWS)
-        centring, _ = timed(lambda: geometric_median(sample))
-        begin += centring * (min(work.rows, SAMPLE_ROWS) / len(sample) - 1)
-        batches = stream.batches(config.batch, config.passes, 0)
-        trainer.steps = steps
-
-        def advance(count: int) -> float:
-            begun = time.perf_counter()
-            for _ in range(count):
-                trainer.advance(next(batches))
-            return (time.perf_counter() - begun) / count
-
-        advance(FIRST_STEPS)
-        plain = advance(PROBE_STEPS)
-        dead = torch.arange(config.features) % DEAD_ONE_IN == 0
-        slower = 0.0
-        for _ in range(DEAD_STEPS):
-            trainer.silent[dead] = trainer.dead_after
-            slower += max(0.0, advance(1) - plain) / DEAD_STEPS
-        saving, _ = timed(lambda: save_checkpoint(self.folder, 1, trainer.tensors(), {}))
-        count = work.rows * work.train.passes // config.batch
-        reviving = min(count / 2, trainer.dead_after / config.batch + REVIVING_STEPS)
-        seconds = begin + count * plain + reviving * slower
-        seconds += count // config.checkpoint_every * saving
-        trainer.dictionary.save(self.folder / "dictionary", made_from=stored.manifest["made_from"])
-        return trainer.dictionary, seconds
-
-    def _splice(self, dictionary: Dictionary, held_out: Activations, rebuilt: float) -> float:
-        """Return the seconds for all spliced tokens, given those of a rebuilt one."""
-
-        def spliced(tokens: int) -> Report:
-            return evaluate(
-                self.work.model,
-                dictionary,
-                held_out,
-                self.corpus,
-                self.folder / f"report-{tokens}.json",
-                config=EvaluateConfig(spliced_tokens=tokens, spliced_share=1.0),
-            )
-
-        first, _ = timed(lambda: spliced(1))  # is slower, in the job too
-        seconds, report = timed(
-            lambda: spliced(SPLICED_WINDOWS * held_out.rows // HELD_OUT_WINDOWS)
-        )
-        tokens: int = report["spliced_tokens"]
-        each = max(0.0, seconds - held_out.rows * rebuilt) / tokens
-        return first + each * self.work.spliced
-
-    def _describe(self, dictionary: Dictionary, stored: Activations) -> float:
-        """Return the seconds for the pages of all features, from those of a few and of more."""
-        features = dictionary.config.features
-        few, more = (min(features, max(count, self.active)) for count in PAGES)
-        self._pages(dictionary, stored, few, "first")  # a first pass is slower
-        least = self._pages(dictionary, stored, few, "few")
-        if more == few:
-            return least
-        each = max(0.0, self._pages(dictionary, stored, more, "more") - least) / (more - few)
-        return least + (features - few) * each
-
-    def _pages(self, dictionary: Dictionary, stored: Activations, count: int, name: str) -> float:
-        """Return the seconds of describing the first ``count`` features."""
-        some = Dictionary(replace(dictionary.config, features=count))
-        whole = dictionary.state_dict()
-        for key, part in some.state_dict().items():
-            part.copy_(whole[key][tuple(slice(size) for size in part.shape)])
-        some.save(self.folder / name, made_from=stored.manifest["made_from"])
-        return timed(
-            lambda: describe(
-                self.work.model, some, stored, self.corpus, self.folder / f"{name}-atlas"
-            )
-        )[0]
-
-
-class RandomCorpus(Corpus):
-    """Random tokens in memory, in documents as long as those of the default text."""
-
-    def __init__(self, model: LanguageModel, tokens: int, held_out: int, window: int) -> None:
-        """Make about ``tokens`` to train on, then ``held_out`` documents of one window each.
-
-        Held-out text is run in batches of like lengths, so that whole windows stand for it.
-        """
-        whole, rest = divmod(tokens, sum(DOCUMENT_LENGTHS))
-        more = int(np.searchsorted(np.cumsum(DOCUMENT_LENGTHS), rest))
-        count = max(1, whole * len(DOCUMENT_LENGTHS) + more)
-        lengths = np.resize(DOCUMENT_LENGTHS, count), np.full(held_out, window)
-        self.path = Path("random tokens")
-        self.length = np.concatenate(lengths).astype(np.int32)
-        self.start = np.cumsum(self.length, dtype=np.int64) - self.length
-        self.held_out = np.repeat(np.array([0, 1], np.uint8), [count, held_out])
-        self.source = np.zeros(len(self.length), np.int16)
-        self.offset, self.first = self.start, np.zeros_like(self.start)
-        self.sources = ["random"]
-        ordinary = np.setdiff1d(np.arange(model.tokenizer.vocabulary), [*model.tokenizer.special])
-        total = int(self.length.sum())
-        self._ids = np.random.default_rng(0).choice(ordinary, total).astype(np.uint32)
-        self.manifest = {"tokens": total, "made_from": {"tokenizer": model.tokenizer.hash}}
-        self.hash = fingerprint(self._ids.tolist())
-
-    def tokens(self, start: int, stop: int) -> UInt32[np.ndarray, " tokens"]:
-        """Return the token ids of the global indices ``start`` to ``stop``."""
-        return self._ids[start:stop]
-
-
-def timed(function: Callable[[], Result]) -> tuple[float, Result]:
-    """Return the seconds that a call takes, and what it returns."""
-    begun = time.perf_counter()
-    result = function()
-    return time.perf_counter() - begun, result
+def _announce(
+    what: str,
+    out: Path,
+    tokens: int,
+    total: Totals,
+    seconds: Callable[[], float] | None,
+    progress: Progress,
+) -> None:
+    """Say in a line what a stage takes, its time only where that is worth measuring."""
+    line = f"{what} takes {shown_size(total.disk)} of disk, {shown_size(total.memory)} of memory"
+    if seconds and tokens >= WORTH_A_PROBE and not out.exists():
+        try:
+            line += f" and about {shown_time(seconds())}"
+        except SememeError as error:
+            line += f"; how long could not be measured: {error}"
+    progress.say(line)
 
 
 def shown_time(seconds: float) -> str:

@@ -6,9 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sememe.activations.rules import HarvestConfig
-from sememe.activations.store import Activations
 from sememe.activations.stream import BUFFER
-from sememe.artefacts import is_finished
 from sememe.atlas.examples import WIDTH
 from sememe.atlas.statistics import INTERVALS, SAMPLES, TOP
 from sememe.atlas.weights import LOGIT_CHUNK
@@ -52,6 +50,8 @@ class Work:
     train: TrainConfig
     fetched: float = 0.0
     """Megabytes of packages that the text is read from."""
+    device: str = "cpu"
+    """Where the dictionary is trained."""
 
     @property
     def held_out(self) -> int:
@@ -86,8 +86,11 @@ def store_bytes(widths: int, rows: int, dtype: str) -> int:
     return rows * (widths * {"fp32": 4, "int8": 1}.get(dtype, 2) + ROW_FACTS)
 
 
-def harvest_need(model: LanguageModel, widths: int, tokens: int, config: HarvestConfig) -> Need:
+def harvest_need(
+    model: LanguageModel, sites: Sequence[str], tokens: int, config: HarvestConfig
+) -> Need:
     """Return what harvesting takes: two shards, as rows and as the bytes to write, and a batch."""
+    widths = sum(map(model.width, sites))
     shard = store_bytes(widths, min(tokens, config.shard_rows), config.dtype)
     settings = model.module.config.get_text_config()
     hidden = int(getattr(settings, "hidden_size", widths))
@@ -134,7 +137,7 @@ def needs(work: Work) -> dict[str, Need]:
     effects = 4 * model.vocabulary * (6 * LOGIT_CHUNK + 2 * width)
     return {
         "corpus": Need(5 * work.tokens, 0, 64 * work.tokens),
-        "harvest": harvest_need(model, width, work.tokens, work.harvest),
+        "harvest": harvest_need(model, (work.site,), work.tokens, work.harvest),
         "train": train_need(train, width, width, width, work.rows),
         "evaluate": Need(0, 0, kept + LOGITS * logits),
         "describe": Need(
@@ -177,49 +180,23 @@ def check_fits(out: Path, needed: Mapping[str, Need]) -> Totals:
     if total.disk - present > disk:
         stage = max(needed, key=lambda name: needed[name].disk + needed[name].scratch)
         raise SememeError(
-            f"{out} needs {_shown(total.disk - present)} of disk, {_shown(disk)} are free (most is "
-            f"for {stage}): free some space, or ask for fewer tokens or features"
+            f"{out} needs {shown_size(total.disk - present)} of disk, {shown_size(disk)} are free "
+            f"(most is for {stage}): free some space, or ask for fewer tokens or features"
         )
     if total.memory > memory:
         stage = max(needed, key=lambda name: needed[name].memory)
         raise SememeError(
-            f"{stage} needs {_shown(total.memory)} of memory, {_shown(memory)} are available: ask "
-            "for fewer features or smaller batches, or end other programs"
+            f"{stage} needs {shown_size(total.memory)} of memory, {shown_size(memory)} are "
+            "available: ask for fewer features or smaller batches, or end other programs"
         )
     return total
 
 
-def check_harvest(
-    model: LanguageModel,
-    corpus: Corpus,
-    sites: Sequence[str],
-    out: Path,
-    config: HarvestConfig,
-    *,
-    held_out: bool,
-) -> None:
-    """Raise SememeError unless a harvest that is not done yet fits this machine."""
-    if not is_finished(out):
-        tokens = int(corpus.length[(corpus.held_out != 0) == held_out].sum())
-        widths = sum(model.width(site) for site in sites)
-        check_fits(out, {"harvest": harvest_need(model, widths, tokens, config)})
+def corpus_tokens(corpus: Corpus, *, held_out: bool) -> int:
+    """Return the tokens of one side of a corpus."""
+    return int(corpus.length[(corpus.held_out != 0) == held_out].sum())
 
 
-def check_train(
-    stored: Activations,
-    out: Path,
-    config: TrainConfig,
-    reads: Sequence[str],
-    writes: Sequence[str],
-) -> None:
-    """Raise SememeError unless a training that is not done yet fits this machine."""
-    if not is_finished(out):
-        read, written, row = (
-            sum(stored.width(site) for site in sites)
-            for sites in (reads, writes, {*reads, *writes})
-        )
-        check_fits(out, {"train": train_need(config, read, written, row, stored.rows)})
-
-
-def _shown(size: int) -> str:
+def shown_size(size: int) -> str:
+    """Return bytes as people say them."""
     return f"{size / 1e9:.2f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"

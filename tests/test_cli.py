@@ -10,9 +10,16 @@ from typing import get_args
 import pytest
 
 from sememe import cli, commands
-from sememe.training import TrainConfig, recipes
+from sememe.activations.live import LiveStream
+from sememe.activations.rules import HarvestConfig
+from sememe.corpora.corpus import Corpus
+from sememe.dictionaries.objectives import Divergence
+from sememe.models.load import LanguageModel
+from sememe.training import TrainConfig, recipes, train
 from sememe.training.recipes import RECIPES
 from tests.prose import prose
+
+LIVE, SITE = ["--live", "TINY", "--corpus", "CORPUS"], "layers.0.resid"
 
 
 def failed(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
@@ -65,6 +72,8 @@ def test_every_recipe_can_be_chosen() -> None:
         (["map", "TINY", "--text", "moby-dock"], "moby-dock"),
         (["map", "TINY", "--context", "100000"], "context 100000"),
         (["map", "gemma3-270m"], "--accept-terms"),
+        (["map", "TINY", "--device", "cuda:99"], "device is 'cuda:99', but torch"),
+        (["plan", "TINY", "--device", "gpu"], "device is 'gpu'; expected cpu, cuda or cuda:N"),
         (["corpus"], "--out DIR is needed"),
     ],
 )
@@ -76,7 +85,7 @@ def test_wrong_usage_is_one_line_and_status_2(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     words = [str(tiny_directory) if word == "TINY" else word for word in arguments]
-    if words[0] == "map":
+    if words[0] in ("map", "plan"):
         words += ["--out", str(tmp_path / "run")]
         words += [] if "--context" in words else ["--context", "64"]
     status, line = failed(words, capsys)
@@ -90,6 +99,12 @@ def test_wrong_usage_is_one_line_and_status_2(
         ([], "a store's directory, or --live MODEL"),
         (["STORE", "--live", "TINY"], "were given: choose"),
         (["STORE", "--buffer", "9000"], "--buffer is for --live MODEL"),
+        (["STORE", "--kl", "2"], "--kl is for --live MODEL"),
+        (["STORE", "--kl", "0"], "--kl is 0.0; expected a positive number"),
+        (["STORE", "--kl", "nan"], "--kl is nan; expected a positive number"),
+        (["STORE", "--device", "tpu"], "device is 'tpu'; expected cpu, cuda or cuda:N"),
+        (["STORE", "--device", "mps"], "device is 'mps'; expected cpu, cuda or cuda:N"),
+        (["STORE", "--device", "cuda:99"], "device is 'cuda:99', but torch"),
         (["--live", "TINY", "--reads", "layers.0.resid"], "--live needs --corpus DIR"),
         (["--live", "TINY", "--corpus", "CORPUS"], "and --reads SITE"),
         (["--live", "TINY", "--corpus", "CORPUS", "--reads", "layers.9.resid"], "layers.9.resid"),
@@ -97,6 +112,10 @@ def test_wrong_usage_is_one_line_and_status_2(
             ["--live", "TINY", "--corpus", "CORPUS", "--reads", "layers.0.resid", "--buffer", "9"],
             "buffer is 9; expected",
         ),
+        ([*LIVE, "--reads", SITE, "--kl", "2", "--buffer", "9000"], "--buffer mixes single tokens"),
+        ([*LIVE, "--reads", SITE, "--kl", "2", "--batch", "9"], "batch 9 holds no window of 63"),
+        ([*LIVE, "--reads", SITE, "layers.1.resid", "--kl", "2"], "from one site, not several"),
+        ([*LIVE, "--reads", "logits.random.8", "--kl", "2"], "read but not replaced"),
     ],
 )
 def test_what_to_train_on_is_a_store_or_a_live_model(
@@ -133,6 +152,29 @@ def test_a_dictionary_is_trained_while_the_model_reads(
     for name in ("model", "model_name", "tokenizer", "corpus", "context"):
         assert made[name] == stored[name]
     assert made["rules"]["special"] == stored["rules"]["special"]
+
+
+def test_training_end_to_end_is_the_kl_term_on_a_live_stream(
+    tiny_directory: Path,
+    tiny_llama: LanguageModel,
+    small_run: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    words = ["train", "--live", str(tiny_directory), "--corpus", str(small_run / "corpus")]
+    words += ["--context", "64", "--reads", SITE, "--batch", "256", "--model-dtype", "fp32"]
+    words += ["--features", "64", "--k", "4", "--passes", "1", "--device", "cpu", "--json"]
+    cli.main([*words, "--kl", "30", "--out", str(tmp_path / "command")])
+    assert 0 < json.loads(capsys.readouterr().out)["fvu"] < 1
+    stream = LiveStream(
+        tiny_llama, Corpus.open(small_run / "corpus"), (SITE,), HarvestConfig(context=64)
+    )
+    config = recipes.topk(features=64, k=4, passes=1)
+    objective = (*config.objective, Divergence(30.0))
+    train(stream, replace(config, batch=256, objective=objective), tmp_path / "function")
+    for name in ("dictionary.safetensors", "manifest.json"):
+        command, function = (tmp_path / way / name for way in ("command", "function"))
+        assert command.read_bytes() == function.read_bytes()
 
 
 def test_a_wrong_argument_leaves_nothing_that_a_right_one_trips_over(

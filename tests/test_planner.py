@@ -1,20 +1,26 @@
 """What a job is said to take, against what it took; and that asking changes nothing."""
 
 import json
+import os
+import re
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from sememe import cli, job, requirements
+from sememe import cli, job, planner, requirements
 from sememe.activations.rules import HarvestConfig
+from sememe.activations.store import Activations
 from sememe.dictionaries import ReLU
 from sememe.dictionaries.objectives import L1, Reconstruction
 from sememe.errors import SememeError
 from sememe.job import Run, map_model
 from sememe.models.load import LanguageModel
-from sememe.planner import RandomCorpus, probe, shown_time
+from sememe.planner import shown_time
+from sememe.probe import SCRATCH, RandomCorpus, probe
 from sememe.progress import Progress
 from sememe.requirements import Work, check_fits, needs, totals
 from sememe.training import recipes
@@ -151,6 +157,65 @@ def test_the_probe_leaves_nothing_and_covers_every_stage(work: Work, tmp_path: P
     assert list(seconds) == ["corpus", "harvest", "train", "evaluate", "describe"]
     assert min(seconds.values()) > 0
     assert list(tmp_path.iterdir()) == []
+
+
+def test_folders_of_killed_probes_are_removed_and_those_of_living_ones_stay(
+    work: Work, tmp_path: Path
+) -> None:
+    with subprocess.Popen([sys.executable, "-c", ""]) as gone:
+        gone.wait()
+    stale, old, living = (
+        tmp_path / f"{SCRATCH}{name}" for name in (f"{gone.pid}-x", "a1b2", f"{os.getpid()}-x")
+    )
+    for folder in (stale, old, living):
+        folder.mkdir()
+        (folder / "shard").write_text("0")
+    probe(work, tmp_path / "run")
+    assert list(tmp_path.iterdir()) == [living]
+
+
+def test_single_stages_say_what_they_take_before_they_begin(
+    tiny_directory: Path,
+    small_run: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run = Run(small_run)
+    stored = Activations.open(run.activations)
+    tokens = stored.rows + sum(stored.manifest["left_out"].values())
+    harvesting = [
+        *("harvest", str(tiny_directory), "--corpus", str(run.corpus), "--sites", SITE),
+        *("--context", "64"),
+    ]
+    dials = ["--features", "64", "--k", "4", "--passes", "1", "--batch", "512"]
+    training = ["train", str(run.activations), *dials]
+    live = [
+        *("train", "--live", str(tiny_directory), "--corpus", str(run.corpus), "--reads", SITE),
+        *("--context", "64", "--buffer", "2000", *dials),
+    ]
+    for command, what, worth in (
+        (harvesting, f"harvesting {tokens:,} tokens", 0),
+        (training, f"training on {stored.rows:,} activations", 0),
+        (live, f"training on {tokens:,} activations", 1),
+        (training, f"training on {stored.rows:,} activations", 10**9),
+    ):
+        monkeypatch.setattr(planner, "WORTH_A_PROBE", worth)
+        out = tmp_path / f"{command[0]}-{worth}"
+        cli.main([*command, "--out", str(out)])
+        lines = capsys.readouterr().err.splitlines()
+        (said,) = (number for number, line in enumerate(lines) if line.startswith(what))
+        pattern = r" takes \d+ MB of disk, [\d.]+ .B of memory" + r" and about \d+ s" * (worth < 2)
+        assert re.fullmatch(what + pattern, lines[said])
+        assert any(line.startswith(command[0]) for line in lines[said + 1 :])
+        cli.main([*command, "--out", str(out)])
+        assert "takes" not in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "harvest-0",
+        "train-0",
+        "train-1",
+        "train-1000000000",
+    ]
 
 
 @pytest.mark.parametrize("recipe", sorted(RECIPES))

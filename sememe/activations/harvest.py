@@ -60,6 +60,8 @@ def harvest(
         SememeError: no rows, non-finite activations, too little disk space, another harvest's
             directory.
     """
+    if not sites:
+        raise UsageError("sites is empty: name one or more, such as layers.0.resid")
     out = place(out)
     config, progress = config or HarvestConfig(), progress or Progress()
     lead = check_corpus(model, corpus, config, held_out=held_out)
@@ -203,9 +205,11 @@ def _shard(
         "position": position[kept].int(),
         "place": (starts + position)[kept],
     }
-    specials = int(torch.isin(token, torch.tensor(rules.special, dtype=torch.int32)).sum())
-    left_out = {"special": specials, "sink": count - specials - int(kept.sum())}
-    facts = {"rows": int(kept.sum()), "left_out": left_out, **column_facts(columns)}
+    facts = {
+        "rows": int(kept.sum()),
+        "left_out": rules.left_out(token, kept),
+        **column_facts(columns),
+    }
     return shard_bytes(tensors, facts)
 
 

@@ -61,7 +61,7 @@ class LiveStream(ModelSource):
 
         def change(activation: Float[Tensor, "windows time width"]) -> Tensor:
             new = activation.clone()
-            new[places] = rebuilt.to(activation.dtype)
+            new[places] = rebuilt.to(activation)
             return new
 
         asked = batch.valid[:, 1:]

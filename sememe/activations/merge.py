@@ -22,6 +22,9 @@ from sememe.activations.shards import shard_facts, site_facts
 from sememe.activations.store import Activations
 from sememe.artefacts import atomic_path, begin, is_finished, write_bytes, write_manifest
 from sememe.errors import SememeError, UsageError
+from sememe.objects import Place
+from sememe.objects import place as place_of
+from sememe.progress import Progress
 
 FREE = ("corpus", "rules", "dtype", "sink_multiple", "batch_tokens", "shard_rows", "merged")
 """Settings that may differ: where text came from, how the rules were found, how work was cut."""
@@ -42,9 +45,8 @@ class Shard(NamedTuple):
 
     @property
     def path(self) -> Path:
-        """Its file."""
-        assert isinstance(self.store.path, Path)
-        return self.store.path / str(self.store.manifest["shards"][self.number]["file"])
+        """Its file on this machine."""
+        return self.store.file(self.store.manifest["shards"][self.number]["file"])
 
     @property
     def rows(self) -> int:
@@ -52,10 +54,13 @@ class Shard(NamedTuple):
         return int(self.store.manifest["shards"][self.number]["rows"])
 
 
-def merge(stores: Sequence[Path], out: Path) -> Activations:
+def merge(
+    stores: Sequence[Place | str], out: Place | str, *, progress: Progress | None = None
+) -> Activations:
     """Write the rows of ``stores`` as one store to ``out``, by hard links where that can be.
 
-    Every file is verified first. Called again it goes on, and returns at once when done.
+    Each is a directory or a URL. Every file is verified first, those of object stores as they are
+    brought to this machine's cache. Called again it goes on, and returns at once when done.
 
     Raises UsageError for fewer than two stores, SememeError for stores that differ in model,
     tokenizer, sites, widths, token rules, dtype, context or side (held out or not), naming both
@@ -63,13 +68,14 @@ def merge(stores: Sequence[Path], out: Path) -> Activations:
     """
     if len(stores) < 2:
         raise UsageError(f"{len(stores)} store to merge: expected two or more")
-    opened = [Activations.open(path) for path in stores]
+    out = place_of(out)
+    opened = [Activations.open(path, progress=progress) for path in stores]
     for other in opened[1:]:
         _refuse_unlike(opened[0], other)
     shards = _in_order(opened)
     begin(out, {"merged": [store.hash for store in opened]})
     if is_finished(out):
-        return Activations.open(out)
+        return Activations.open(out, verify=isinstance(out, Path))
     facts: list[dict[str, Any]] = []
     shifts: list[dict[str, Any]] = []
     document, place = 0, 0
@@ -135,7 +141,7 @@ def _in_order(stores: Sequence[Activations]) -> list[Shard]:
     return shards
 
 
-def _bring(shard: Shard, path: Path, document: int, place: int) -> tuple[int, int]:
+def _bring(shard: Shard, path: Place, document: int, place: int) -> tuple[int, int]:
     """Link, copy or renumber one shard into ``path``; return its last document and place."""
     low, high = shard.store.shard_starts[shard.number : shard.number + 2]
     last = int(shard.store.read("document", low, high).max()) + document, shard.last + place
@@ -143,7 +149,7 @@ def _bring(shard: Shard, path: Path, document: int, place: int) -> tuple[int, in
         raise SememeError(f"{path} would need document number {last[0]}: merge fewer stores")
     if path.exists():
         return last
-    if not (document or place):
+    if not (document or place) and isinstance(path, Path):
         with atomic_path(path) as partial:
             try:
                 os.link(shard.path, partial)
@@ -152,6 +158,9 @@ def _bring(shard: Shard, path: Path, document: int, place: int) -> tuple[int, in
         return last
     with safe_open(shard.path, framework="pt") as whole:
         header = whole.metadata()
+    if not (document or place):
+        write_bytes(path, shard.path.read_bytes())
+        return last
     tensors = safetensors.torch.load(shard.path.read_bytes())
     tensors["document"] += document
     tensors["place"] += place
@@ -160,7 +169,7 @@ def _bring(shard: Shard, path: Path, document: int, place: int) -> tuple[int, in
 
 
 def _finish(
-    out: Path,
+    out: Place,
     shards: list[dict[str, Any]],
     numbering: list[dict[str, Any]],
     stores: Sequence[Activations],

@@ -4,31 +4,50 @@ Axis names: batch = rows of one batch.
 """
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Int64
 
 
-def row_numbers(
-    rows: int, *, block: int, buffer: int, seed: int, start: int = 0
-) -> Iterator[Int64[np.ndarray, " some"]]:
-    """Yield the row numbers of pass after pass without end, those of one buffer at a time.
+class Part(NamedTuple):
+    """Blocks whose rows are permuted among themselves."""
 
-    Each pass permutes its blocks of ``block`` consecutive rows, takes them in equal parts of about
-    ``buffer`` rows, and permutes the rows of each part. It begins ``start`` places into pass 0.
+    key: list[int]
+    """Seed of their order."""
+    blocks: Int64[np.ndarray, " blocks"]
+    """Their numbers."""
+    skip: int
+    """Rows at the beginning that are passed over."""
+
+
+def parts(rows: int, *, block: int, buffer: int, seed: int, start: int = 0) -> Iterator[Part]:
+    """Yield the parts of pass after pass without end, beginning ``start`` rows into pass 0.
+
+    Each pass permutes its blocks of ``block`` consecutive rows, and takes them in equal parts of
+    about ``buffer`` rows.
     """
     number, skip = divmod(start, rows)
     while True:
         blocks = np.random.default_rng([seed, number]).permutation(-(-rows // block))
-        parts = -(-len(blocks) // max(1, buffer // block))
-        for part, members in enumerate(np.array_split(blocks, parts)):
-            held = (members[:, None] * block + np.arange(block)).ravel()
-            held = held[held < rows]
-            if skip < len(held):
+        count = -(-len(blocks) // max(1, buffer // block))
+        for part, members in enumerate(np.array_split(blocks, count)):
+            missing = -rows % block if len(blocks) - 1 in members else 0
+            size = len(members) * block - missing
+            if skip < size:
                 # part + 1: a key that ends in zeros is that of the blocks
-                yield np.random.default_rng([seed, number, part + 1]).permutation(held)[skip:]
-            skip = max(0, skip - len(held))
+                yield Part([seed, number, part + 1], members, skip)
+            skip = max(0, skip - size)
         number += 1
+
+
+def row_numbers(
+    rows: int, *, block: int, buffer: int, seed: int, start: int = 0
+) -> Iterator[Int64[np.ndarray, " some"]]:
+    """Yield the row numbers of :func:`parts`, those of one at a time, permuted."""
+    for key, blocks, skip in parts(rows, block=block, buffer=buffer, seed=seed, start=start):
+        held = (blocks[:, None] * block + np.arange(block)).ravel()
+        yield np.random.default_rng(key).permutation(held[held < rows])[skip:]
 
 
 def batch_numbers(

@@ -73,6 +73,13 @@ class TokenRules(NamedTuple):
                 kept &= ~(norms[site] > limit)
         return kept
 
+    def left_out(
+        self, ids: Int[torch.Tensor, " tokens"], kept: Bool[torch.Tensor, " tokens"]
+    ) -> dict[str, int]:
+        """Return how many tokens are not among the ``kept``, by reason."""
+        special = int(torch.isin(ids, torch.tensor(self.special, dtype=ids.dtype)).sum())
+        return {"special": special, "sink": len(ids) - special - int(kept.sum())}
+
     @classmethod
     def of(cls, activations: Activations) -> "TokenRules":
         """Return the rules by which a store was made."""

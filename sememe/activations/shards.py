@@ -13,7 +13,8 @@ from safetensors import SafetensorError, safe_open
 
 from sememe.activations.quantised import dequantise, quantise, scale_name
 from sememe.activations.rules import DTYPES, TokenRules, row_norms
-from sememe.activations.store import Activations, object_header
+from sememe.activations.shard_file import object_header
+from sememe.activations.store import Activations
 from sememe.artefacts import write_manifest
 from sememe.errors import SememeError
 from sememe.objects import ObjectPath, Place

@@ -1,5 +1,6 @@
 """A model at hand that reads a corpus: what live streams have in common."""
 
+from collections import Counter
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -32,6 +33,10 @@ class ModelSource:
     corpus: Corpus
     sites: tuple[str, ...]
     config: HarvestConfig = field(default_factory=HarvestConfig)
+    _counted: dict[int, Counter[str]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+    """By window that was read, its tokens and those left out by reason."""
 
     def __post_init__(self) -> None:
         check_corpus(self.model, self.corpus, self.config)
@@ -83,6 +88,14 @@ class ModelSource:
         """Tokens in one pass, those included that the rules leave out."""
         return int(self.windows.length.sum())
 
+    @property
+    def tokens(self) -> dict[str, int]:
+        """Tokens ``read`` so far by this process, each once, and those left out by reason."""
+        total = Counter(read=0, special=0, sink=0)
+        for counts in self._counted.values():
+            total.update(counts)
+        return dict(total)
+
     def sample(self, rows: int) -> Float[Tensor, "rows width"]:
         """Return a fixed random sample of at most ``rows`` raw activations, fp32."""
         parts, held = [], 0
@@ -116,5 +129,15 @@ class ModelSource:
         )
         position = torch.cat([torch.arange(length) for length in lengths.tolist()])
         facts = (fact[kept] for fact in (token, document, position, start + position))
+        for window, ids, chosen in zip(
+            batch.windows.tolist(),
+            token.split(lengths.tolist()),
+            kept.split(lengths.tolist()),
+            strict=True,
+        ):
+            if window not in self._counted:
+                self._counted[window] = Counter(
+                    {"read": len(ids), **self.rules.left_out(ids, chosen)}
+                )
         inputs = torch.cat([values[site][kept].float() for site in self.sites], dim=1)
         return Batch(inputs, *facts), kept

@@ -25,7 +25,7 @@ import numpy.typing as npt
 import torch
 from jaxtyping import Float, Int, Int64
 
-from sememe.activations.order import batch_numbers
+from sememe.activations.order import Part, batch_numbers, parts
 from sememe.activations.store import ROW_FACTS, Activations
 from sememe.errors import SememeError, UsageError
 
@@ -209,6 +209,7 @@ class Stream:
     def sample(self, rows: int, seed: int = 0) -> Float[torch.Tensor, "rows width"]:
         """Return a fixed random sample of at most ``rows`` raw rows, fp32."""
         order = np.random.default_rng([SAMPLE_SEED, seed]).permutation(self.rows)
+        self.activations.expect(self.sites, np.sort(order[:rows]), 1)
         return self.take(order[:rows])
 
     def take(self, numbers: Int64[np.ndarray, " rows"]) -> Float[torch.Tensor, "rows width"]:
@@ -246,18 +247,63 @@ class Stream:
     ) -> Iterator[list[torch.Tensor]]:
         """Yield columns of the store for each batch, a few batches read ahead in a thread."""
 
+        count = max(0, self.steps(batch, passes) - start)
+        whole = batch * self.ranks
+        ahead = _ReadAhead(self, names, seed, start * whole, count * whole)
+
         def take(numbers: npt.NDArray[np.int64]) -> list[torch.Tensor]:
+            ahead.advance(whole)
             return [self.activations.take(name, numbers) for name in names]
 
         order = self.numbers(batch, seed, start)
         pending: deque[Future[list[torch.Tensor]]] = deque()
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="stream") as reader:
-            for numbers in islice(order, max(0, self.steps(batch, passes) - start)):
+            for numbers in islice(order, count):
                 pending.append(reader.submit(take, numbers))
                 if len(pending) > READ_AHEAD:
                     yield pending.popleft().result()
             while pending:
                 yield pending.popleft().result()
+
+
+class _ReadAhead:
+    """Asks the disk for the blocks that come next, as fast as rows are drawn.
+
+    A buffer is asked for at once, and from then on as many rows as are drawn. ``rows`` are those
+    that will be.
+    """
+
+    def __init__(
+        self, stream: Stream, names: tuple[str, ...], seed: int, start: int, rows: int
+    ) -> None:
+        self.stream, self.names = stream, names
+        self._parts = parts(
+            stream.rows, block=stream.block, buffer=stream.buffer, seed=seed, start=start
+        )
+        first = next(self._parts)
+        self._begin(first, first.skip + rows)
+        self._owed = first.skip + stream.buffer
+
+    def _begin(self, part: Part, left: int) -> None:
+        """Go on to a part, given how many rows there are to draw from its beginning on."""
+        self._blocks = np.sort(part.blocks)
+        self._left = left - self._rows(part.blocks)
+
+    def _rows(self, blocks: npt.NDArray[np.int64]) -> int:
+        """Return how many rows blocks have; the last of the store may be shorter."""
+        short = self.stream.rows // self.stream.block in blocks
+        return len(blocks) * self.stream.block - (-self.stream.rows % self.stream.block) * short
+
+    def advance(self, rows: int) -> None:
+        """Say that ``rows`` more are about to be drawn."""
+        block = self.stream.block
+        self._owed += rows
+        while self._owed > 0 and (len(self._blocks) or self._left > 0):
+            if not len(self._blocks):
+                self._begin(next(self._parts), self._left)
+            some, self._blocks = np.split(self._blocks, [-(-self._owed // block)])
+            self.stream.activations.expect(self.names, some * block, block)
+            self._owed -= self._rows(some)
 
 
 def _side_by_side(columns: list[torch.Tensor]) -> Float[torch.Tensor, "rows width"]:

@@ -1,14 +1,13 @@
 """The commands of stores of activations: verify, info, merge."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import Positional, arg, subcommand
 
 from sememe.commands.figures import show
 from sememe.errors import SememeError
-from sememe.terminal import print_table
+from sememe.terminal import print_table, terminal_progress
 
 if TYPE_CHECKING:
     from sememe.objects import Place
@@ -74,19 +73,20 @@ class Merge:
     trained on: their documents get new numbers, which no corpus has.
     """
 
-    stores: Positional[tuple[Path, ...]]
-    """Directories of stores, two or more."""
-    out: Path
-    """Directory of the merged store; files are linked where the disk allows it."""
+    stores: Positional[tuple[str, ...]]
+    """Directories or URLs of stores, two or more."""
+    out: str
+    """Directory or URL of the merged store; files are linked where the disk allows it."""
     json: bool = False
     """Print JSON."""
 
     def __call__(self) -> None:
         from sememe.activations.merge import merge
 
-        merged = merge(self.stores, self.out)
+        with terminal_progress() as progress:
+            merged = merge(self.stores, self.out, progress=progress)
         show(
-            {"rows": merged.rows, "sites": merged.manifest["sites"], "out": str(self.out)},
+            {"rows": merged.rows, "sites": merged.manifest["sites"], "out": self.out},
             self.json,
         )
 

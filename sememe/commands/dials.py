@@ -40,6 +40,8 @@ class Training:
     """Tokens a training step; by default the recipe's."""
     learning_rate: float | None = None
     """Learning rate after warm-up; by default the recipe's."""
+    device: str = "cpu"
+    """Where dictionaries are trained: cpu, cuda, or cuda:N for one GPU of several."""
     seed: int = 0
     """Of the choice of text, the first weights and the order of training."""
 

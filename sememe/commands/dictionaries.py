@@ -1,5 +1,6 @@
 """The commands of a dictionary: train, evaluate, describe it."""
 
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,8 +14,10 @@ from sememe.terminal import terminal_progress
 
 if TYPE_CHECKING:
     from sememe.activations.buffered import BufferedStream
+    from sememe.activations.live import LiveStream
     from sememe.activations.stream import Stream
     from sememe.progress import Progress
+    from sememe.training.config import TrainConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,13 +27,18 @@ class Train(Training):
     activations: Positional[str | None] = None
     """Directory or URL of the store; none with --live."""
     live: str | None = None
-    """Train on this model's activations as it reads, without a store; needs --corpus, --reads."""
+    """Train on this model's activations as it reads, without a store; needs --corpus, --reads.
+    The figures say how many tokens were read and left out."""
     corpus: Path | None = None
     """Directory of the corpus that the live model reads."""
     context: int | None = None
     """Longest stretch of a document that the live model reads at once, in tokens; else 256."""
     buffer: int | None = None
     """Activations of the live model held in memory to be mixed; else 131,072."""
+    kl: float | None = None
+    """Weight of the KL divergence of the live model's predictions, in nats a token, when it goes on
+    from reconstructions (end to end); batches are whole stretches of text then. A dictionary that
+    predicts zero has a squared error of the site's width."""
     model_dtype: ModelDtype = "auto"
     """What the live model computes in."""
     accept_terms: bool = False
@@ -48,46 +56,69 @@ class Train(Training):
 
     def __call__(self) -> None:
         from sememe.activations.stream import Stream
-        from sememe.requirements import check_train
+        from sememe.planner import announce_train
+        from sememe.training.devices import check_device
         from sememe.training.loop import train
 
-        config = replace(self.training(), skip=self.skip)
+        config = self.training()
+        check_device(self.device)
         with terminal_progress() as progress:
-            stream = self._live(progress) if self.live else self._stored()
+            stream = self._live(progress) if self.live else self._stored(progress)
             reads = self.reads or stream.sites
             writes = self.writes or reads
-            if isinstance(stream, Stream):
-                check_train(stream.activations, self.out, config, reads, writes)
+            announce_train(stream, self.out, config, reads, writes, self.device, progress)
             dictionary = train(
-                stream, config, self.out, reads=reads, writes=writes, progress=progress
+                stream,
+                config,
+                self.out,
+                reads=reads,
+                writes=writes,
+                device=self.device,
+                progress=progress,
             )
-        show({**dictionary.manifest["figures"], "out": str(self.out)}, self.json)
+        tokens = {} if isinstance(stream, Stream) else {"tokens": stream.tokens}
+        show({**dictionary.manifest["figures"], **tokens, "out": str(self.out)}, self.json)
 
-    def _stored(self) -> "Stream":
+    def _stored(self, progress: "Progress") -> "Stream":
         from sememe.activations.store import Activations
         from sememe.activations.stream import Stream
 
         if self.activations is None:
             raise UsageError("what to train on is needed: a store's directory, or --live MODEL")
-        for name in ("corpus", "context", "buffer"):
+        for name in ("corpus", "context", "buffer", "kl"):
             if getattr(self, name) is not None:
                 raise UsageError(f"--{name} is for --live MODEL, but a store was given")
-        stored = Activations.open(self.activations)
+        stored = Activations.open(self.activations, progress=progress)
         if not self.reads and len(stored.sites) > 1:
             raise UsageError(f"--reads is needed: {self.activations} holds {stored.sites}")
         reads = self.reads or tuple(stored.sites)
         return Stream(stored, tuple(dict.fromkeys((*reads, *self.writes))))
 
-    def _live(self, progress: "Progress") -> "BufferedStream":
+    def training(self) -> "TrainConfig":
+        """Return the configuration of the trainer, the KL divergence among its terms if asked."""
+        from sememe.dictionaries.objectives import Divergence
+
+        made = replace(super().training(), skip=self.skip)
+        if self.kl is None:
+            return made
+        if not 0 < self.kl < math.inf:
+            raise UsageError(f"--kl is {self.kl}; expected a positive number")
+        return replace(made, objective=(*made.objective, Divergence(self.kl)))
+
+    def _live(self, progress: "Progress") -> "BufferedStream | LiveStream":
         from sememe.activations.buffered import BUFFER, BufferedStream
+        from sememe.activations.live import LiveStream
         from sememe.activations.rules import HarvestConfig
         from sememe.corpora.corpus import Corpus
         from sememe.models.load import load_model
+        from sememe.models.reading import check_replaceable
 
         if self.activations is not None:
             raise UsageError(f"both {self.activations} and --live {self.live} were given: choose")
         if self.corpus is None or not self.reads:
             raise UsageError("--live needs --corpus DIR, the text to read, and --reads SITE")
+        if self.kl is not None and self.buffer is not None:
+            raise UsageError("--buffer mixes single tokens, but --kl runs on from whole stretches")
         assert self.live is not None
         model = load_model(
             self.live,
@@ -95,14 +126,15 @@ class Train(Training):
             accept_terms=self.accept_terms,
             progress=progress,
         )
-        config = HarvestConfig()
-        return BufferedStream(
-            model,
-            Corpus.open(self.corpus),
-            tuple(dict.fromkeys((*self.reads, *self.writes))),
-            config if self.context is None else replace(config, context=self.context),
-            buffer=BUFFER if self.buffer is None else self.buffer,
-        )
+        corpus, config = Corpus.open(self.corpus), HarvestConfig()
+        sites = tuple(dict.fromkeys((*self.reads, *self.writes)))
+        if self.context is not None:
+            config = replace(config, context=self.context)
+        if self.kl is not None:
+            check_replaceable(model, (self.writes or self.reads)[0])
+            return LiveStream(model, corpus, sites, config)
+        buffer = BUFFER if self.buffer is None else self.buffer
+        return BufferedStream(model, corpus, sites, config, buffer=buffer)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -141,7 +141,7 @@ class Harvest:
         from sememe.corpora.corpus import Corpus as OpenCorpus
         from sememe.models.load import load_model
         from sememe.objects import place
-        from sememe.requirements import check_harvest
+        from sememe.planner import announce_harvest
 
         out = place(self.out)
         corpus = OpenCorpus.open(self.corpus)
@@ -157,7 +157,15 @@ class Harvest:
             )
             config = HarvestConfig(context=self.context, dtype=self.dtype)
             if isinstance(out, Path):
-                check_harvest(model, corpus, self.sites, out, config, held_out=self.held_out)
+                announce_harvest(
+                    model,
+                    corpus,
+                    self.sites,
+                    out,
+                    config,
+                    held_out=self.held_out,
+                    progress=progress,
+                )
             stored = harvest(
                 model,
                 corpus,

@@ -55,6 +55,7 @@ class Job(Training):
             accept_terms=self.accept_terms,
             harvest=HarvestConfig(context=self.context),
             train=self.training(),
+            device=self.device,
         )
 
 

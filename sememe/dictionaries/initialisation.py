@@ -47,12 +47,33 @@ def data_rows(
     return encoder, encoder if written is read else pointing(written)
 
 
+def uniform_rows(
+    features: int,
+    read: Float[Tensor, "rows width"],
+    written: Float[Tensor, "rows write_width"],
+    generator: Generator,
+) -> tuple[Float[Tensor, "features width"], Float[Tensor, "features write_width"]]:
+    """Return the small rows of Circuits Updates, January 2025, which have no common norm.
+
+    Entries of the decoder are uniform within 1 / its width on either side of 0, those of the
+    encoder alike times width / features; an autoencoder's encoder is the decoder times that.
+    """
+
+    def drawn(width: int) -> Float[Tensor, "features {width}"]:
+        return ((2 * torch.rand(features, width, generator=generator) - 1) / width).to(read.device)
+
+    decoder = drawn(written.shape[1])
+    encoder = decoder if written is read else drawn(read.shape[1])
+    return encoder * (read.shape[1] / features), decoder
+
+
 Rows = tuple[Float[Tensor, "features width"], Float[Tensor, "features write_width"]]
 INITIALISATIONS: dict[str, Callable[[int, Tensor, Tensor, Generator], Rows]] = {
     "random": random_rows,
     "data": data_rows,
+    "uniform": uniform_rows,
 }
-"""How encoder and decoder rows begin; an autoencoder's are the same."""
+"""How encoder and decoder rows begin; an autoencoder's point the same way."""
 
 
 def geometric_median(

@@ -196,7 +196,7 @@ class JumpReLU(Nonlinearity):
         values, active = Jump.apply(  # type: ignore[no-untyped-call]
             scores.values, threshold, scores.there, self.bandwidth
         )
-        return Activity(scores.like(values), present=scores.there, l0=active.sum() / max(1, len(x)))
+        return Activity(scores.like(values), present=scores.there, l0=active / max(1, len(x)))
 
     @torch.no_grad()
     def after_step(self, activity: Activity, extra: Mapping[str, Tensor]) -> None:
@@ -231,7 +231,7 @@ class Gated(Nonlinearity):
         gate = scores_above(x, encoder, torch.zeros(()))
         product = gate.values - gate.of(encoder.bias)
         scale, bias = (gate.of(encoder.extra[n]) for n in ("log_scale", "magnitude_bias"))
-        magnitude = (scale.exp() * product + bias).relu() * gate.there
+        magnitude = (scale.exp() * product + bias).relu().masked_fill(gate.values <= 0, 0)
         return Activity(gate.like(magnitude), gate=gate.positive())
 
     @torch.no_grad()

@@ -6,6 +6,7 @@ Monosemanticity, and predicting zero costs ``width``.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
@@ -14,7 +15,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sememe.dictionaries.config import DictionaryConfig
-from sememe.dictionaries.nonlinearities import TopK
+from sememe.dictionaries.dictionary import Dictionary
+from sememe.dictionaries.nonlinearities import Nonlinearity, TopK
 from sememe.dictionaries.prefixes import Matryoshka
 from sememe.dictionaries.scores import Activity, Values
 from sememe.dictionaries.terms import Step, Term, squared_error
@@ -35,6 +37,7 @@ __all__ = [
     "Step",
     "Tanh",
     "Term",
+    "activate",
     "squared_error",
     "to_json",
     "unexplained",
@@ -61,6 +64,7 @@ class Reconstruction(Term):
     def __call__(self, step: Step) -> Float[Tensor, ""]:
         """Return the squared error."""
         if self.through_rebuilt:
+            assert step.rebuilt is not None
             return squared_error(step.target, step.rebuilt, self.tilt)
         return step.error / max(1, len(step.target))
 
@@ -202,7 +206,7 @@ class AuxK(Term):
         exact = products(code.indices, there, W_enc, x) + bias[code.indices.long()].detach()
         values = exact * there + (code.values - code.values.detach())
         rebuilt = decode(Code(code.indices, values), dictionary.W_dec[dead], there)
-        return unexplained((step.target[rows] - step.rebuilt[rows]).detach(), rebuilt)
+        return unexplained(step.residual[rows], rebuilt)
 
     def _rows(self, step: Step, most: int) -> slice:
         if self.budget is None:
@@ -224,10 +228,16 @@ class MultiTopK(Term):
 
     def __call__(self, step: Step) -> Float[Tensor, ""]:
         """Return the squared error of the wider code."""
-        dictionary = step.dictionary
-        k = min(self.factor * step.k, dictionary.config.features)
-        code = TopK(k).encode(dictionary.centred(step.x), dictionary.encoder())
-        return squared_error(step.target, dictionary.rebuild(Activity(code), step.x))
+        widened, wider = self.widened(step.k, step.dictionary), step.activity.wider
+        if wider is None or wider.values.shape[1] != widened.k:
+            activity = step.dictionary.activate(step.x, widened)
+        else:
+            activity = Activity(wider)
+        return squared_error(step.target, step.dictionary.rebuild(activity, step.x))
+
+    def widened(self, k: int, dictionary: Dictionary) -> TopK:
+        """Return the nonlinearity whose code it takes."""
+        return TopK(min(self.factor * k, dictionary.config.features))
 
     def refusal(self, config: DictionaryConfig) -> str:
         """Refuse kinds without a k."""
@@ -272,6 +282,7 @@ class Divergence(Term):
             raise UsageError(
                 "the kl term needs a live model: train on a LiveStream, not on stored activations"
             )
+        assert step.rebuilt is not None
         return step.divergence(step.rebuilt)
 
     def refusal(self, config: DictionaryConfig) -> str:
@@ -295,6 +306,26 @@ TERMS: dict[str, type[Term]] = {
     )
 }
 """Every term by name."""
+
+
+def activate(
+    objective: Sequence[Term],
+    dictionary: Dictionary,
+    x: Float[Tensor, "rows width"],
+    nonlinearity: Nonlinearity | None = None,
+) -> Activity:
+    """Return the features of scaled inputs as :meth:`Dictionary.activate` does, for these terms.
+
+    TopK's are the first of those that :class:`MultiTopK` takes: inputs are encoded once for both.
+    """
+    chosen = nonlinearity or dictionary.config.nonlinearity
+    multi = next((term for term in objective if isinstance(term, MultiTopK)), None)
+    if multi is None or not isinstance(chosen, TopK):
+        return dictionary.activate(x, chosen)
+    wider = dictionary.activate(x, multi.widened(chosen.k, dictionary)).values
+    assert isinstance(wider, Code)
+    first = Code(*(part[:, : chosen.k].contiguous() for part in wider))
+    return Activity(first, wider=wider)
 
 
 def to_json(term: Term) -> dict[str, Any]:

@@ -41,17 +41,19 @@ class Activity(NamedTuple):
     """What decides whether a feature is active, where that is not its value."""
     earlier: tuple["Activity", ...] = ()
     """What was active before, for kinds that look again."""
+    wider: Code | None = None
+    """The code of a larger k that ``values`` are the first entries of, where one is asked for."""
 
 
 class Scores(NamedTuple):
     """Scores of some rows: all of them, or the entries above a floor."""
 
     values: Tensor
-    """(rows, features), or (rows, entries); what is not ``there`` is not to be used."""
-    there: Tensor
-    """Which of them exceed the floor, bool."""
-    indices: Tensor | None
+    """(rows, features), or (rows, entries)."""
+    indices: Tensor | None = None
     """Features of the entries, int32; None where all features are there."""
+    there: Tensor | None = None
+    """Which of the entries are there, bool: rows may have fewer than others."""
 
     def of(self, parameter: Float[Tensor, " features"]) -> Tensor:
         """Return the parameter of each score's feature."""
@@ -75,30 +77,33 @@ def scores_above(x: Float[Tensor, "rows width"], encoder: Encoder, floor: Tensor
         probe = x[:PROBE_ROWS] @ encoder.W.T + (encoder.bias - floor)
         crowded = len(probe) == 0 or float((probe > 0).float().mean()) > SPARSE
     if crowded:
-        dense = torch.addmm(encoder.bias, x, encoder.W.T)
-        there = ~(dense <= floor)  # a NaN score is there, so that training sees it
-        return Scores(dense, there, None)
+        return Scores(torch.addmm(encoder.bias, x, encoder.W.T))
     code = encode_positive(x, encoder.W, encoder.bias - floor)
     there = code.values > 0
     at = floor[code.indices.long()] if floor.ndim else floor
-    return Scores(code.values + at, there, code.indices)
+    return Scores(code.values + at, code.indices, there)
 
 
 class Jump(torch.autograd.Function):
-    """The step with its stand-in gradients; also whether each score is above its threshold."""
+    """The step with its stand-in gradients; also how many scores are above their thresholds.
+
+    Few scores are near their threshold, and only these teach it.
+    """
 
     @staticmethod
     def forward(
         ctx: Any,  # noqa: ANN401
         z: Tensor,
         threshold: Tensor,
-        there: Tensor,
+        there: Tensor | None,
         bandwidth: float,
     ) -> tuple[Tensor, Tensor]:
-        active = ~(z <= threshold) & there
-        ctx.save_for_backward(z, threshold, active, there)
+        off = z <= threshold  # not of NaN, so that training sees it
+        if there is not None:
+            off |= ~there
+        ctx.save_for_backward(z, threshold, off, there)
         ctx.bandwidth = bandwidth
-        return z * active, active.to(z.dtype)
+        return z.masked_fill(off, 0), (z.numel() - off.sum()).to(z.dtype)
 
     @staticmethod
     def backward(
@@ -106,12 +111,18 @@ class Jump(torch.autograd.Function):
         to_values: Tensor,
         to_active: Tensor,
     ) -> tuple[Tensor, Tensor, None, None]:
-        z, threshold, active, there = ctx.saved_tensors
-        window = ((z - threshold).abs() < ctx.bandwidth / 2) & there
-        to_threshold = -(threshold * to_values + to_active) / ctx.bandwidth * window
+        z, threshold, off, there = ctx.saved_tensors
+        window = (z - threshold).abs_() < ctx.bandwidth / 2
+        if there is not None:
+            window &= there
+        rows, columns = window.nonzero(as_tuple=True)
+        near = threshold.expand_as(z)[rows, columns]
+        share = -(near * to_values[rows, columns] + to_active) / ctx.bandwidth
         if threshold.ndim < z.ndim:
-            to_threshold = to_threshold.sum(0)
-        return to_values * active, to_threshold, None, None
+            summed = torch.bincount(columns, share, minlength=len(threshold)).to(z.dtype)
+        else:
+            summed = torch.zeros_like(z).index_put_((rows, columns), share)
+        return to_values.masked_fill(off, 0), summed, None, None
 
 
 def pack(values: Values) -> Code:

@@ -21,13 +21,15 @@ class Step(NamedTuple):
     target: Float[Tensor, "rows write_width"]
     """What is to be reconstructed, scaled; for an autoencoder the input itself."""
     activity: Activity
-    rebuilt: Float[Tensor, "rows write_width"]
-    """The scaled reconstruction; gradients go through it if a term asks for that."""
+    residual: Float[Tensor, "rows write_width"]
+    """What the scaled reconstruction leaves of the target; without gradients."""
     error: Float[Tensor, ""]
-    """Its summed squared error, differentiable."""
+    """Its summed square, differentiable."""
     dictionary: Dictionary
     dead: Int[Tensor, " dead"]
     """Features that have been silent for too long."""
+    rebuilt: Float[Tensor, "rows write_width"] | None = None
+    """The scaled reconstruction, differentiable: there if a term asks for it."""
     frequency: Float[Tensor, " features"] | None = None
     """Share of recent activations on which each feature was active."""
     k: int = 0
@@ -51,9 +53,10 @@ class Step(NamedTuple):
         if any(term.through_rebuilt for term in objective):
             rebuilt = dictionary.rebuild(activity, x)
             error = squared_distance(target, rebuilt)
+            facts["rebuilt"], residual = rebuilt, target - rebuilt.detach()
         else:
-            rebuilt, error = dictionary.rebuild_with_error(activity, x, target)
-        return cls(x, target, activity, rebuilt, error, dictionary, **facts)
+            residual, error = dictionary.residual(activity, x, target)
+        return cls(x, target, activity, residual, error, dictionary, **facts)
 
 
 @dataclass(frozen=True)

@@ -58,18 +58,24 @@ def add_rows(out: Array, W: Array, which: Array, weights: Array, count: int) -> 
 
 
 @compiled
+def present(indices: Array, values: Array, which: Array, weights: Array) -> int:
+    """Write the entries of one row that are there to the front of two arrays; return how many."""
+    count = 0
+    for j in range(values.shape[0]):
+        if values[j] != 0:
+            which[count], weights[count] = indices[j], values[j]
+            count += 1
+    return count
+
+
+@compiled
 def decode_rows(indices: Array, values: Array, W: Array, out: Array) -> None:
     """Write the sum of the active rows of ``W`` for every row of a code."""
     rows, k = indices.shape
     which = np.empty(k, np.int32)
     weights = np.empty(k, values.dtype)
     for row in range(rows):
-        count = 0
-        for j in range(k):
-            if values[row, j] != 0:
-                which[count] = indices[row, j]
-                weights[count] = values[row, j]
-                count += 1
+        count = present(indices[row], values[row], which, weights)
         out[row, :] = 0
         add_rows(out[row], W, which, weights, count)
 
@@ -98,40 +104,37 @@ def reconstruct_rows(
     values: Array,
     there: Array,
     W: Array,
+    base: Array,
     target: Array,
-    out: Array,
+    residual: Array,
     sums: Array,
     along: Array,
 ) -> None:
-    """Add the active rows of ``W`` to every row of ``out``, and look at what is left of ``target``.
+    """Write what the active rows of ``W`` on top of ``base`` (one row, or one each) leave over.
 
-    ``sums`` becomes the squared distance of every row, ``along`` (out - target) . W[index] for
-    every entry that is ``there``, while the rows of ``W`` are still in cache.
+    ``sums`` becomes the squared norm of every row, ``along`` -residual . W[index] for every entry
+    that is ``there``, while the rows of ``W`` are still in cache.
     """
     rows, k = indices.shape
     width = W.shape[1]
     which, weights = np.empty(k, np.int32), np.empty(k, values.dtype)
-    error = np.empty(width, out.dtype)
+    rebuilt = np.empty(width, residual.dtype)
     for r in range(rows):
-        count = 0
-        for j in range(k):
-            if values[r, j] != 0:
-                which[count] = indices[r, j]
-                weights[count] = values[r, j]
-                count += 1
-        o, t = out[r], target[r]
-        add_rows(o, W, which, weights, count)
-        total = out.dtype.type(0)
+        count = present(indices[r], values[r], which, weights)
+        t, left = target[r], residual[r]
+        rebuilt[:] = base[r if len(base) > 1 else 0]
+        add_rows(rebuilt, W, which, weights, count)
+        total = residual.dtype.type(0)
         for i in range(width):
-            error[i] = o[i] - t[i]
-            total += error[i] * error[i]
+            left[i] = t[i] - rebuilt[i]
+            total += left[i] * left[i]
         sums[r] = total
         for j in range(k):
-            product = out.dtype.type(0)
+            product = residual.dtype.type(0)
             if there[r, j] != 0:
                 w = W[indices[r, j]]
                 for i in range(width):
-                    product += error[i] * w[i]
+                    product -= left[i] * w[i]
             along[r, j] = product
 
 

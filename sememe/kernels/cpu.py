@@ -234,17 +234,19 @@ def reconstruct(
     target: Float[Tensor, "rows width"],
 ) -> tuple[Float[Tensor, "rows width"], Float[Tensor, ""], Float[Tensor, "rows k"]]:
     """See :func:`sememe.kernels.reference.reconstruct`."""
-    out, along = empty(*target.shape).copy_(base), empty(*indices.shape)
-    i, v, h, w, t = (_array(part) for part in (indices, values, there, W, target))
-    o, q, sums = out.numpy(), along.numpy(), np.empty(len(target))
-    share_out(
-        lambda a, b: compiled.reconstruct_rows(
-            i[a:b], v[a:b], h[a:b], w, t[a:b], o[a:b], sums[a:b], q[a:b]
-        ),
-        len(i),
-        ROWS,
-    )
-    return out, torch.tensor(sums.sum(), dtype=torch.float32), along
+    residual, along = empty(*target.shape), empty(*indices.shape)
+    i, v, h, w, o, t = (_array(part) for part in (indices, values, there, W, base, target))
+    left, q, sums = residual.numpy(), along.numpy(), np.empty(len(target))
+    shared = len(base) == 1
+
+    def rows(a: int, b: int) -> None:
+        own = o if shared else o[a:b]
+        compiled.reconstruct_rows(
+            i[a:b], v[a:b], h[a:b], w, own, t[a:b], left[a:b], sums[a:b], q[a:b]
+        )
+
+    share_out(rows, len(i), ROWS)
+    return residual, torch.tensor(sums.sum(), dtype=torch.float32), along
 
 
 def weight_gradient(

@@ -73,13 +73,13 @@ def reconstruct(
     target: Float[Tensor, "rows width"],
     present: Tensor | None = None,
 ) -> tuple[Float[Tensor, "rows width"], Float[Tensor, ""]]:
-    """Return ``decode(code, W, present) + base`` without gradients, and its summed squared error.
+    """Return ``target - base - decode(code, W)`` without gradients, and its summed square.
 
-    The error is differentiable in the values, ``W`` and ``base``; with it known at once, the active
-    rows of ``W`` are read once for the reconstruction and for the gradient of the code.
+    The sum is differentiable in the values, ``W`` and ``base``; with it known at once, the active
+    rows of ``W`` are read once for the residual and for the gradient of the code.
     """
-    rebuilt, error = _Reconstruct.apply(code.indices, code.values, W, base, target, present)  # type: ignore[no-untyped-call]
-    return rebuilt, error
+    residual, error = _Reconstruct.apply(code.indices, code.values, W, base, target, present)  # type: ignore[no-untyped-call]
+    return residual, error
 
 
 def centred(
@@ -165,14 +165,17 @@ class _Encode(torch.autograd.Function):
         ctx.save_for_backward(x, W_enc, *code)
         ctx.sum_suffices = sum_suffices
         ctx.mark_non_differentiable(code.indices)
+        ctx.set_materialize_grads(False)
         return code.indices, code.values
 
     @staticmethod
     def backward(
         ctx: Any,  # noqa: ANN401
-        _: Tensor,
-        gradient: Float[Tensor, "rows k"],
+        _: None,
+        gradient: Float[Tensor, "rows k"] | None,
     ) -> tuple[Tensor | None, ...]:
+        if gradient is None:
+            return (None,) * len(ctx.needs_input_grad)
         x, W_enc, indices, values = ctx.saved_tensors
         gradient = gradient * (values != 0)
         kernels = kernels_for(x)
@@ -245,26 +248,29 @@ class _Reconstruct(torch.autograd.Function):
     ) -> tuple[Float[Tensor, "rows width"], Float[Tensor, ""]]:
         there = values if present is None else present.to(values.dtype)
         kernels = kernels_for(W)
-        rebuilt, error, along = kernels.reconstruct(indices, values, there, W, base, target)
-        ctx.save_for_backward(indices, values, W, target, rebuilt, along)
+        residual, error, along = kernels.reconstruct(indices, values, there, W, base, target)
+        ctx.save_for_backward(indices, values, W, residual, along)
         ctx.one_base = len(base) == 1
-        ctx.mark_non_differentiable(rebuilt)
-        return rebuilt, error
+        ctx.mark_non_differentiable(residual)
+        ctx.set_materialize_grads(False)  # zeros as large as the residual otherwise
+        return residual, error
 
     @staticmethod
     def backward(
         ctx: Any,  # noqa: ANN401
-        _: Tensor,
-        gradient: Float[Tensor, ""],
+        _: None,
+        gradient: Float[Tensor, ""] | None,
     ) -> tuple[Tensor | None, ...]:
-        indices, values, W, target, rebuilt, along = ctx.saved_tensors
+        if gradient is None:
+            return (None,) * 6
+        indices, values, W, residual, along = ctx.saved_tensors
         to_values, to_W, to_base = ctx.needs_input_grad[1:4]
-        left = kernels_for(W).difference(rebuilt, target, 2 * gradient)
+        left = residual.sum(0, keepdim=True) if ctx.one_base else residual
         return (
             None,
             2 * gradient * along if to_values else None,
-            _to_weights(indices, values, left, W)[0] if to_W else None,
-            (left.sum(0, keepdim=True) if ctx.one_base else left) if to_base else None,
+            _to_weights(indices, -2 * gradient * values, residual, W)[0] if to_W else None,
+            -2 * gradient * left if to_base else None,
             None,
             None,
         )

@@ -136,9 +136,8 @@ def reconstruct(
     target: Float[Tensor, "rows width"],
 ) -> tuple[Float[Tensor, "rows width"], Float[Tensor, ""], Float[Tensor, "rows k"]]:
     """See :func:`sememe.kernels.reference.reconstruct`."""
-    rebuilt = decode(indices, values, W) + base
-    error = rebuilt - target
-    return rebuilt, error.square().sum(), code_gradient(indices, there, W, error)
+    residual = target - base - decode(indices, values, W)
+    return residual, residual.square().sum(), -code_gradient(indices, there, W, residual)
 
 
 def weight_gradient(

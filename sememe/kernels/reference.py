@@ -123,14 +123,13 @@ def reconstruct(
     base: Float[Tensor, "some width"],
     target: Float[Tensor, "rows width"],
 ) -> tuple[Float[Tensor, "rows width"], Float[Tensor, ""], Float[Tensor, "rows k"]]:
-    """Return the reconstruction, its summed squared error, and what that says about the code.
+    """Return the residual of a reconstruction, its summed square, and what that says of the code.
 
-    The first is :func:`decode` + ``base`` (of every row, or one row for all); the last is half the
-    error's gradient by the values of the entries that are ``there``, 0 elsewhere.
+    The first is ``target`` - ``base`` (of every row, or one row for all) - :func:`decode`; the last
+    is half the sum's gradient by the values of the entries that are ``there``, 0 elsewhere.
     """
-    rebuilt = decode(indices, values, W) + base
-    error = rebuilt - target
-    return rebuilt, error.square().sum(), code_gradient(indices, there, W, error)
+    residual = target - base - decode(indices, values, W)
+    return residual, residual.square().sum(), -code_gradient(indices, there, W, residual)
 
 
 def weight_gradient(

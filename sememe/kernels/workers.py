@@ -21,15 +21,19 @@ def _pool() -> ThreadPoolExecutor:
     threads = torch.get_num_threads()
     key = (os.getpid(), threads)  # a forked child cannot use its parent's threads
     if key not in _pools:
-        _pools[key] = ThreadPoolExecutor(
-            threads, "sememe-kernel", initializer=torch.set_num_threads, initargs=(1,)
-        )
+        _pools[key] = ThreadPoolExecutor(threads, "sememe-kernel", initializer=_alone)
         # torch keeps the last number any thread asked for as the default of new threads: start all
         # workers now (they meet at a barrier), then set the caller's number again.
         barrier = threading.Barrier(threads)
         list(_pools[key].map(lambda _: barrier.wait(), range(threads)))
         torch.set_num_threads(threads)
     return _pools[key]
+
+
+def _alone() -> None:
+    """Let torch run on this thread alone, from now on."""
+    torch.get_num_threads()  # a thread's first use of torch takes the default, and would undo 1
+    torch.set_num_threads(1)
 
 
 def share_out(work: Callable[[int, int], None], total: int, chunk: int) -> None:

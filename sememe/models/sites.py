@@ -24,6 +24,7 @@ from sememe.models.parts import Chosen, Head, Part, RandomProjection
 
 _LAYER_SITE = re.compile(r"layers\.(\d+)\.(.+)")
 _HEAD = re.compile(r"attn\.head\.(\d{1,9})")
+_EXPERT = re.compile(r"(?:mlp\.)?experts?\.\d+")
 _RANDOM = re.compile(r"logits\.random\.(\d{1,9})")
 _RUN_OF_IDS = re.compile(r"(\d{1,9})(?:-(\d{1,9}))?")
 
@@ -176,6 +177,9 @@ def resolve(model: PreTrainedModel, name: str, *, model_name: str = "the model")
     parts = _parts(layout)
     match = _LAYER_SITE.fullmatch(name)
     head = _HEAD.fullmatch(match[2]) if match else None
+    if match and _EXPERT.fullmatch(match[2]):
+        block = f"{layout.layers}.{int(match[1])}.{layout.mlp}"
+        _refuse_expert(model, name, f"{block}.experts.0", model_name)
     if match is None or (head is None and match[2] not in parts):
         known = [site.name for site in named_sites(model)]
         close = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
@@ -250,6 +254,7 @@ def module_site(model: nn.Module, name: str, model_name: str) -> Site:
     if path.endswith(":in"):
         path, side = path.removesuffix(":in"), "in"
     if not path or find_module(model, path) is None:
+        _refuse_expert(model, name, path, model_name)
         known = _paths(model)
         close = difflib.get_close_matches(path, known, n=3, cutoff=0.6)
         raise UsageError(
@@ -257,6 +262,18 @@ def module_site(model: nn.Module, name: str, model_name: str) -> Site:
             + (f"did you mean {' or '.join(close)}?" if close else f"it has {_examples(known)}")
         )
     return Site(name, path, side)
+
+
+def _refuse_expert(model: nn.Module, name: str, path: str, model_name: str) -> None:
+    """Raise UsageError if ``path`` is of one expert among those that a single module computes."""
+    match = re.fullmatch(r"(.*experts)\.\d+(\..*)?", path)
+    experts = find_module(model, match[1]) if match else None
+    if match and experts is not None and not isinstance(experts, nn.ModuleList):
+        raise UsageError(
+            f"site {name!r}: {model_name} computes all experts of a layer in one module, so that "
+            "the output of one alone is not to be read, and would have rows for the tokens routed "
+            f"to it only; module:{match[1]} is what they add up to for each token"
+        )
 
 
 def _paths(model: nn.Module) -> list[str]:

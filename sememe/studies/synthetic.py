@@ -24,6 +24,7 @@ from sememe.evaluation.worlds import WORLDS, World, active
 from sememe.progress import Progress
 from sememe.training import recipes
 from sememe.training.config import TrainConfig
+from sememe.training.devices import check_device
 from sememe.training.trainer import Trainer, check_finite
 
 LATENTS = {"small": 512, "16k": 4096, "independent": 512, "toy": 512}
@@ -33,6 +34,9 @@ SEARCH_SEED = 1_000_003
 SEARCHES = 6
 TOLERANCE = 0.05
 """Largest relative difference from the wanted L0 that ends a search."""
+PAPER_STEPS, INPUTS = 1_000_000, 8_192
+"""Steps of Towards Monosemanticity's run, by which its resampling is scaled to the study's, and
+inputs that a resampling looks at here (819,200 there, a ten-thousandth of the run)."""
 REPORTED = ("f1", "mcc", "fvu", "l0", "dead")
 """Figures that fit a terminal; --json has them all."""
 
@@ -83,17 +87,20 @@ def study(
     seeds: int,
     out: Path,
     progress: Progress | None = None,
+    device: str = "cpu",
 ) -> list[dict[str, Any]]:
     """Train and evaluate every recipe with seeds 0, 1, ...; return a row for each recipe.
 
-    Results are kept in ``out``. UsageError for an unknown recipe, SememeError for an ``out`` that
-    holds another study.
+    It trains on ``device`` (cpu, cuda or cuda:N); samples are made, and figures taken, on the CPU.
+    Results are kept in ``out``. UsageError for an unknown recipe or device, SememeError for an
+    ``out`` that holds another study.
     """
     progress = progress or Progress()
     if seeds < 1:
         raise UsageError(f"seeds is {seeds}; expected 1 or more")
     for name in names:
         recipes.make(name)
+    check_device(device)
     begin(out, asdict(config))
     l0 = config.wanted()
     done = sum(path.exists() for path in (_result(out, n, s) for n in names for s in range(seeds)))
@@ -104,9 +111,9 @@ def study(
         for seed in range(seeds):
             path = _result(out, name, seed)
             if not path.exists():
-                train_config = _config_of(config, name, l0, out, progress)
+                train_config = _config_of(config, name, l0, out, progress, device)
                 progress.say(f"training {name}, seed {seed}")
-                write_json(path, measured(config, seed, _fit(train_config)))
+                write_json(path, measured(config, seed, _fit(train_config, device)))
                 progress.advance(1)
             results.append(read_json(path))
         rows.append({"recipe": name, **summary(results)})
@@ -145,30 +152,34 @@ def summary(results: Sequence[dict[str, float]]) -> dict[str, Any]:
     return found
 
 
-def trained(world: World, config: TrainConfig) -> Dictionary:
+def trained(world: World, config: TrainConfig, device: str = "cpu") -> Dictionary:
     """Return the dictionary that ``config`` trains in ``world``, without writing anything."""
-    trainer = Trainer(world, config, world.sites, world.sites)
+    trainer = Trainer(world, config, world.sites, world.sites, device)
     for number, rows in enumerate(world.batches(config.batch, config.passes, config.seed)):
         check_finite(rows, f"batch {number}", world)
         trainer.advance(rows)
     if config.norms == "free":
         trainer.dictionary.unit_rows()
-    return trainer.dictionary
+    return trainer.dictionary.cpu()
 
 
-def _fit(config: TrainConfig) -> Fit:
-    return lambda world, seed: trained(world, replace(config, seed=seed))
+def _fit(config: TrainConfig, device: str) -> Fit:
+    return lambda world, seed: trained(world, replace(config, seed=seed), device)
 
 
 def _config_of(
-    config: SyntheticConfig, name: str, l0: int, out: Path, progress: Progress
+    config: SyntheticConfig, name: str, l0: int, out: Path, progress: Progress, device: str
 ) -> TrainConfig:
     """Return a recipe that gives the wanted L0: by its budget, or by the penalty searched for."""
 
     def made(**sparsity: int | float) -> TrainConfig:
         made = recipes.make(name, features=LATENTS[config.world], passes=1, **sparsity)
         rate = config.learning_rate or made.learning_rate
-        return replace(made, batch=config.batch, learning_rate=rate)
+        rule = made.resampling
+        if rule is not None:
+            steps = config.samples // config.batch
+            rule = replace(rule.scaled(steps / PAPER_STEPS), rows=INPUTS)
+        return replace(made, batch=config.batch, learning_rate=rate, resampling=rule)
 
     parameters = inspect.signature(recipes.RECIPES[name]).parameters
     if "k" in parameters:
@@ -180,7 +191,7 @@ def _config_of(
 
         def reached(penalty: float) -> float:
             progress.say(f"searching {name}: penalty {penalty:.4g}")
-            dictionary = trained(world, made(sparsity=penalty))
+            dictionary = trained(world, made(sparsity=penalty), device)
             samples = world.held_out(4096, SEARCH_SEED)
             return ground_truth(dictionary, world.directions, samples)["l0"]
 

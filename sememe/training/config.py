@@ -52,7 +52,10 @@ class TrainConfig:
     resampling: Resampling | None = None
     """How dead features are given new directions, if at all."""
     initialisation: str = "data"
-    """How rows begin: random directions, or data (random activations)."""
+    """How rows begin: random directions, data (random activations), or small uniform entries."""
+    first_active: int | None = None
+    """Features active at first, at most half, all equally often: biases are set for that in place
+    of scaling the encoder. None scales it so that the first reconstruction is the nearest."""
     centre: str = "tied"
     """What the encoder takes away from its input: tied (the decoder bias) or none."""
     norms: str = "unit"
@@ -90,6 +93,8 @@ class TrainConfig:
             raise UsageError(f"learning_rate is {self.learning_rate}; expected a positive number")
         if self.dead_tokens is not None and self.dead_tokens < 1:
             raise UsageError(f"dead_tokens is {self.dead_tokens}; expected 1 or more")
+        if self.first_active is not None and self.first_active < 1:
+            raise UsageError(f"first_active is {self.first_active}; expected 1 or more")
         self._check_k()
         self._check_composition()
 
@@ -124,6 +129,16 @@ class TrainConfig:
             raise UsageError(
                 f"objective weighs {weights}: nothing teaches the gate of "
                 f"{self.nonlinearity.kind}; add l1 or gate_reconstruction"
+            )
+        if self.first_active is not None and self.nonlinearity.budgeted:
+            raise UsageError(
+                f"first_active is {self.first_active}, but {self.nonlinearity.kind} sets the "
+                "number of active features: leave it out"
+            )
+        if self.norms == "unit" and self.initialisation == "uniform":
+            raise UsageError(
+                "initialisation is 'uniform', whose decoder rows have small norms, but norms is "
+                "'unit': expected 'free'"
             )
         if self.norms == "free" and not self.nonlinearity.rescalable:
             raise UsageError(

@@ -9,6 +9,7 @@ from sememe.errors import SememeError, UsageError
 from sememe.progress import Progress
 from sememe.training.checkpoints import load_checkpoint, remove_checkpoints, save_checkpoint
 from sememe.training.config import TrainConfig
+from sememe.training.devices import check_device
 from sememe.training.streams import ActivationStream
 from sememe.training.trainer import Trainer, check_finite
 
@@ -33,10 +34,11 @@ def train(
     names the inputs by hash, by default those that the stream names. It trains on ``device``
     (``cuda`` sums in another order than ``cpu``) and returns a dictionary on the CPU.
 
-    Raises UsageError for arguments that cannot work, SememeError for activations that are not
-    finite or all alike and for training that diverges.
+    Raises UsageError for arguments that cannot work (a device that is not there too), SememeError
+    for activations that are not finite or all alike and for training that diverges.
     """
     progress = progress or Progress()
+    check_device(device)
     reads = reads or stream.sites
     writes = writes or reads
     inputs = dict(getattr(stream, "made_from", {}) if made_from is None else made_from)

@@ -1,7 +1,7 @@
 """New directions for features that no longer fire: resampling as in Towards Monosemanticity."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int
@@ -39,6 +39,11 @@ class Resampling:
             raise UsageError(f"resampling rows is {self.rows}; expected at most {MOST_ROWS}")
         if not 0 < self.encoder_norm <= 1:
             raise UsageError(f"resampling encoder_norm is {self.encoder_norm}; expected 0 to 1")
+
+    def scaled(self, share: float) -> "Resampling":
+        """Return the schedule for a run of ``share`` times as many steps; as many inputs."""
+        every, silent = (max(1, round(share * steps)) for steps in (self.every, self.silent))
+        return replace(self, every=every, silent=silent)
 
     def due(self, step: int) -> bool:
         """Whether features are resampled after ``step`` steps."""

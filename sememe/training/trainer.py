@@ -8,7 +8,7 @@ from torch import Generator, Tensor
 
 from sememe.dictionaries.dictionary import Dictionary
 from sememe.dictionaries.initialisation import INITIALISATIONS, geometric_median
-from sememe.dictionaries.objectives import Step
+from sememe.dictionaries.objectives import Step, activate
 from sememe.dictionaries.scores import Activity
 from sememe.errors import SememeError, UsageError
 from sememe.kernels import Code, collected, memory
@@ -110,7 +110,7 @@ class Trainer:
             return
         x, target = self.split(rows)
         nonlinearity = config.nonlinearity_at(self.step, self.steps)
-        activity = dictionary.activate(x, nonlinearity)
+        activity = activate(config.objective, dictionary, x, nonlinearity)
         step = Step.of(
             config.objective,
             dictionary,
@@ -214,9 +214,23 @@ class Trainer:
         )
         dictionary.W_enc.copy_(encoder)
         dictionary.W_dec.copy_(decoder)
+        if config.first_active is not None:
+            self._share_out(x[:FACTOR_ROWS], config.first_active)
+            return
         self._uncentre(centre)
         dictionary.W_enc.mul_(self._best_factor(x[:FACTOR_ROWS], target[:FACTOR_ROWS]))
         self._uncentre(centre)
+
+    def _share_out(self, x: Float[Tensor, "rows width"], active: int) -> None:
+        """Begin biases where every feature is active on as many rows: ``active`` features on one.
+
+        Half of the rows at most.
+        """
+        dictionary = self.dictionary
+        scores = dictionary.centred(x) @ dictionary.W_enc.T
+        rows = round(len(x) * min(0.5, active / self.config.features))
+        reached = scores.kthvalue(max(1, len(x) - rows), dim=0).values
+        dictionary.b_enc.copy_(dictionary.encoder().extra.get("threshold", 0) - reached)
 
     def _uncentre(self, centre: Float[Tensor, " width"]) -> None:
         """Begin biases where centred inputs would score 0, unless the dictionary centres itself."""

@@ -14,25 +14,16 @@ from sememe.activations.live import LiveStream
 from sememe.activations.rules import HarvestConfig, TokenRules
 from sememe.activations.store import ROW_FACTS, Activations
 from sememe.activations.stream import Batch, Stream
-from sememe.corpora.build import build_corpus
 from sememe.corpora.corpus import Corpus
 from sememe.dictionaries import TopK
 from sememe.errors import UsageError
 from sememe.models.load import LanguageModel
 from sememe.progress import Progress
 from sememe.training import TrainConfig, train
-from tests.prose import prose
 
 SITE = "layers.1.resid"
 CONFIG = HarvestConfig(context=32, dtype="fp16", batch_tokens=256, sink_multiple=1.1)
 """A multiple so low that many tokens count as sinks."""
-
-
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory: pytest.TempPathFactory, tiny_llama: LanguageModel) -> Corpus:
-    path = tmp_path_factory.mktemp("buffered")
-    text = str(prose(path / "text"))
-    return build_corpus(path / "corpus", tiny_llama.tokenizer, tokens=5000, sources=[text])
 
 
 @pytest.fixture(scope="module")
@@ -147,6 +138,17 @@ def test_the_model_reads_as_rows_are_used_and_never_holds_more_than_the_buffer(
     assert max(held) <= live.buffer
     middle = held[len(held) // 4 : len(held) // 2]
     assert min(middle) > live.buffer // 4
+
+
+def test_tokens_left_out_are_those_that_a_store_leaves_out(
+    corpus: Corpus, tiny_llama: LanguageModel, stored: Activations
+) -> None:
+    live = stream(tiny_llama, corpus)
+    assert live.tokens == {"read": 0, "special": 0, "sink": 0}
+    for passes in (1, 2):
+        assert sum(len(rows) for rows in live.batches(50, passes, 0)) == passes * stored.rows
+        assert live.tokens == {"read": live.rows, **stored.manifest["left_out"]}
+    assert live.tokens["sink"] > 0
 
 
 class StoppedError(Exception):

@@ -17,15 +17,6 @@ SITES = ["layers.0.mlp.hidden", "layers.1.resid"]
 CONFIG = HarvestConfig(context=48, dtype="fp32", batch_tokens=512)
 
 
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory: pytest.TempPathFactory, tiny_llama: LanguageModel) -> Corpus:
-    path = tmp_path_factory.mktemp("corpus")
-    text = prose(path / "text")
-    return build_corpus(
-        path / "corpus", tiny_llama.tokenizer, tokens=6000, sources=[str(text)], held_out=0.2
-    )
-
-
 def plain_activations(
     model: LanguageModel, corpus: Corpus, start: int, length: int
 ) -> dict[str, torch.Tensor]:
@@ -204,3 +195,11 @@ def test_attention_sinks_of_smollm2_are_left_out(tmp_path: Path, smollm2: Langua
     assert stored.manifest["left_out"] == {"special": 0, "sink": len(windows.start)}
     norms = stored.read(site, 0, stored.rows).float().norm(dim=1)
     assert float(norms.max()) < 10 * float(norms.median())
+
+
+def test_a_harvest_of_no_sites_is_refused(
+    tmp_path: Path, tiny_llama: LanguageModel, corpus: Corpus
+) -> None:
+    with pytest.raises(UsageError, match="sites is empty: name one or more"):
+        harvest(tiny_llama, corpus, [], tmp_path / "none", config=CONFIG)
+    assert not (tmp_path / "none").exists()

@@ -9,7 +9,6 @@ import torch
 from sememe.activations.harvest import harvest
 from sememe.activations.live import LiveStream
 from sememe.activations.rules import HarvestConfig
-from sememe.corpora.build import build_corpus
 from sememe.corpora.corpus import Corpus
 from sememe.dictionaries import TopK
 from sememe.dictionaries.objectives import Divergence, Reconstruction
@@ -17,17 +16,9 @@ from sememe.errors import UsageError
 from sememe.models.load import LanguageModel
 from sememe.models.reading import replaced
 from sememe.training import TrainConfig, Trainer, train
-from tests.prose import prose
 
 SITE = "layers.1.resid"
 CONFIG = HarvestConfig(context=32, dtype="fp32")
-
-
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory: pytest.TempPathFactory, tiny_llama: LanguageModel) -> Corpus:
-    path = tmp_path_factory.mktemp("live")
-    text = str(prose(path / "text"))
-    return build_corpus(path / "corpus", tiny_llama.tokenizer, tokens=6000, sources=[text])
 
 
 def test_a_pass_holds_the_rows_of_a_store(

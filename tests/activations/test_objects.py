@@ -2,6 +2,7 @@
 
 import json
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import count, cycle
@@ -14,8 +15,9 @@ from torch import nn
 
 from sememe import cli
 from sememe.activations.harvest import harvest
+from sememe.activations.merge import merge
 from sememe.activations.own import harvest_module
-from sememe.activations.rules import HarvestConfig
+from sememe.activations.rules import HarvestConfig, TokenRules
 from sememe.activations.store import ROW_FACTS, Activations
 from sememe.activations.stream import Stream
 from sememe.artefacts import checksum
@@ -24,6 +26,7 @@ from sememe.corpora.corpus import Corpus
 from sememe.errors import SememeError, UsageError
 from sememe.models.load import LanguageModel
 from sememe.objects import ObjectPath, place
+from sememe.progress import Progress
 from tests.activations.object_server import Choice, Server, serving
 from tests.prose import prose
 
@@ -55,13 +58,6 @@ def server(running: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     }.items():
         monkeypatch.setenv(name, value)
     return running
-
-
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory: pytest.TempPathFactory, tiny_llama: LanguageModel) -> Corpus:
-    path = tmp_path_factory.mktemp("objects")
-    text = str(prose(path / "text"))
-    return build_corpus(path / "corpus", tiny_llama.tokenizer, tokens=5000, sources=[text])
 
 
 @pytest.fixture(scope="module")
@@ -221,7 +217,12 @@ def test_a_shard_that_was_cut_short_by_others_is_named_before_the_store_is_finis
 
 
 def test_a_flipped_bit_and_a_missing_object_are_named(
-    server: Server, corpus: Corpus, tiny_llama: LanguageModel, capsys: pytest.CaptureFixture[str]
+    server: Server,
+    corpus: Corpus,
+    tiny_llama: LanguageModel,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     harvest(tiny_llama, corpus, [SITE], URL, config=CONFIG)
     folder = "bucket/some/store"
@@ -237,6 +238,7 @@ def test_a_flipped_bit_and_a_missing_object_are_named(
     assert "2 of " in line
     assert "shard-00001.safetensors has checksum" in line
     assert "shard-00002.safetensors is missing" in line
+    monkeypatch.setenv("SEMEME_CACHE", str(tmp_path / "another"))
     with pytest.raises(SememeError, match=r"shard-00002\.safetensors is missing"):
         Activations.open(URL, verify=False).take(SITE, np.array([2500]))
 
@@ -300,3 +302,72 @@ def test_places_are_directories_or_urls(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setitem(sys.modules, "obstore.store", None)
     with pytest.raises(SememeError, match=r"pip install 'sememe\[cloud\]'"):
         place(URL)
+
+
+class Told(Progress):
+    def __init__(self) -> None:
+        self.stages: list[list[int | str]] = []
+
+    def start(self, stage: str, total: int, unit: str, done: int = 0) -> None:
+        self.stages.append([stage, total, unit, done])
+
+    def advance(self, amount: int, **live: float) -> None:
+        self.stages[-1][3] += amount  # type: ignore[operator]
+
+
+def test_fetching_says_how_far_it_is(
+    server: Server, local: Activations, corpus: Corpus, tiny_llama: LanguageModel
+) -> None:
+    harvest(tiny_llama, corpus, [SITE], URL, config=CONFIG)
+    total = sum(local.file(name).stat().st_size for name in local.manifest["files"])
+    told = Told()
+    for _ in range(2):  # the second time everything is here
+        Activations.open(URL, progress=told)
+    assert told.stages == [["fetch", total, "bytes", total]]
+
+
+def test_a_stream_brings_the_shards_of_its_buffer_several_at_a_time(
+    server: Server, local: Activations, corpus: Corpus, tiny_llama: LanguageModel
+) -> None:
+    harvest(tiny_llama, corpus, [SITE], URL, config=CONFIG)
+    together, most = 0, 0
+    bring = ObjectPath.receive
+
+    def receive(self: ObjectPath, into: Path) -> None:
+        nonlocal together, most
+        together += 1
+        most = max(most, together)
+        time.sleep(0.1)
+        bring(self, into)
+        together -= 1
+
+    stream = Stream(Activations.open(URL, verify=False), (SITE,))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ObjectPath, "receive", receive)
+        rows = list(stream.batches(100, 1, 0))
+    assert most > 1
+    expected = Stream(local, (SITE,)).batches(100, 1, 0)
+    assert all(torch.equal(a, b) for a, b in zip(rows, expected, strict=True))
+
+
+def test_stores_by_url_are_merged_to_a_url_through_faults(
+    server: Server, local: Activations, corpus: Corpus, tiny_llama: LanguageModel, tmp_path: Path
+) -> None:
+    text = str(prose(tmp_path / "text"))
+    more = build_corpus(
+        tmp_path / "more", tiny_llama.tokenizer, tokens=2000, sources=[text], seed=1
+    )
+    harvest(tiny_llama, corpus, [SITE], "s3://bucket/parts/one", config=CONFIG)
+    other = harvest(
+        tiny_llama, more, [SITE], tmp_path / "other", config=CONFIG, rules=TokenRules.of(local)
+    )
+    assert isinstance(local.path, Path)
+    here = merge([local.path, other.path], tmp_path / "merged")
+    server.choose = every_third("503", "half sent", "500")
+    there = merge(["s3://bucket/parts/one", tmp_path / "other"], "s3://bucket/merged")
+    assert there.manifest == here.manifest
+    server.choose = lambda _method, _path: ""
+    for name in here.manifest["files"]:
+        assert server.request("GET", f"bucket/merged/{name}") == here.file(name).read_bytes()
+    again = merge(["s3://bucket/parts/one", tmp_path / "other"], "s3://bucket/merged")
+    assert again.hash == here.hash

@@ -1,6 +1,7 @@
 """int8 rows: how far off they may be, and that everything that reads a store sees floats."""
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,13 +31,6 @@ SITES = ["layers.0.mlp.hidden", "layers.1.resid"]
 CONFIG = HarvestConfig(context=32, dtype="int8", batch_tokens=256, shard_rows=1000)
 
 
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory: pytest.TempPathFactory, tiny_llama: LanguageModel) -> Corpus:
-    path = tmp_path_factory.mktemp("quantised")
-    text = str(prose(path / "text"))
-    return build_corpus(path / "corpus", tiny_llama.tokenizer, tokens=5000, sources=[text])
-
-
 @settings(max_examples=50, deadline=None)
 @given(
     seed=st.integers(0, 1000),
@@ -59,6 +53,16 @@ def test_no_number_is_off_by_more_than_half_the_rows_scale(
     errors = (dequantise(rows, scale).double() - wide).abs()
     assert bool((errors <= (0.5 + 2e-5) * scale.double()[:, None]).all())
     assert not dequantise(rows, scale)[7].any()
+
+
+def test_the_disk_is_asked_for_scales_with_their_rows(
+    tmp_path: Path, tiny_llama: LanguageModel, corpus: Corpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = harvest(tiny_llama, corpus, SITES, tmp_path, config=CONFIG)
+    asked: list[int] = []
+    monkeypatch.setattr(os, "posix_fadvise", lambda _file, _start, size, _how: asked.append(size))
+    store.expect((SITES[1],), np.arange(0, store.rows, 16), 16)
+    assert sum(asked) == store.rows * (store.width(SITES[1]) + 4)
 
 
 def test_a_store_gives_floats_and_says_what_was_lost(

@@ -1,3 +1,5 @@
+import gc
+import os
 from pathlib import Path
 
 import numpy as np
@@ -60,3 +62,41 @@ def test_rows_are_taken_in_any_order_across_shards(tmp_path: Path) -> None:
     for wrong in ([], [3, 100], [-1]):
         with pytest.raises(UsageError, match="has rows 0 to 100"):
             store.take(SITE, np.array(wrong, np.int64))
+
+
+def test_the_disk_is_asked_for_the_bytes_of_the_rows_expected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = torch.randn(100, 4)
+    store = make_store(tmp_path, values, [30, 0, 50, 20])
+    asked: list[bytes] = []
+
+    def advise(descriptor: int, start: int, size: int, _advice: int) -> None:
+        assert size <= 100
+        asked.append(os.pread(descriptor, size, start))
+
+    monkeypatch.setattr(os, "posix_fadvise", advise)
+    monkeypatch.setattr("sememe.activations.shard_file.ASKED", 100)
+    store.expect((SITE, "place"), np.array([8, 16, 24, 48, 76, 96]), 8)
+    rows = torch.tensor([*range(8, 32), *range(48, 56), *range(76, 84), *range(96, 100)])
+    first, second, last = rows[rows < 30], rows[(rows >= 30) & (rows < 80)], rows[rows >= 80]
+    parts = [part for rows in (first, second, last) for part in (values[rows], rows)]
+    assert b"".join(asked) == b"".join(part.numpy().tobytes() for part in parts)
+
+
+def test_a_closed_store_lets_go_of_its_files_and_reads_on(tmp_path: Path) -> None:
+    values = torch.randn(100, 4)
+    store = make_store(tmp_path, values, [50, 50])
+    numbers = np.arange(100)
+
+    def held() -> int:
+        maps = Path("/proc/self/maps").read_text().count(f"{tmp_path}/shard-")
+        links = (str(link.resolve()) for link in Path("/proc/self/fd").iterdir())
+        return maps + sum(str(tmp_path) in link for link in links)
+
+    store.take(SITE, numbers)
+    assert held() >= 4
+    store.close()
+    gc.collect()
+    assert held() == 0
+    assert torch.equal(store.take(SITE, numbers), values)

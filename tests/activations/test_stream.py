@@ -1,11 +1,13 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sememe.activations.store import Activations
 from sememe.activations.stream import MemoryStream, Stream
 from sememe.errors import UsageError
 from tests.activations.stores import SITE, make_store
@@ -83,6 +85,37 @@ def test_starting_at_a_batch_equals_going_there(
     rest = list(stream.batches(batch, 3, seed=5, start=start))
     assert len(rest) == len(whole) - start
     assert all(torch.equal(a, b) for a, b in zip(rest, whole[start:], strict=True))
+
+
+@settings(max_examples=30, deadline=None)
+@given(start=st.integers(0, 40), batch=st.integers(1, 25), sizes=SIZES, ranks=st.integers(1, 3))
+def test_blocks_are_asked_for_before_they_are_drawn_and_not_long_before(
+    folder: Callable[[], Path], start: int, batch: int, sizes: dict[str, int], ranks: int
+) -> None:
+    rows, passes = 154, 3
+    stream = numbered(folder(), [70, 33, 51], **sizes, ranks=ranks)
+    asked = [0] * rows
+    drawn = 0
+
+    def expect(_self: object, _names: object, starts: np.ndarray, block: int) -> None:
+        for low in starts.tolist():
+            for row in range(low, min(low + block, rows)):
+                asked[row] += 1
+
+    take = Activations.take
+
+    def taken(self: Activations, name: str, numbers: np.ndarray) -> torch.Tensor:
+        nonlocal drawn
+        assert all(asked[row] >= 1 for row in numbers.tolist())
+        drawn += ranks * len(numbers)
+        assert sum(asked) <= drawn + 2 * max(stream.buffer, stream.block) + stream.block
+        return take(self, name, numbers)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Activations, "expect", expect)
+        patch.setattr(Activations, "take", taken)
+        list(stream.batches(batch, passes, seed=5, start=start))
+    assert max(asked) <= passes
 
 
 def test_how_a_store_is_cut_into_shards_does_not_matter(folder: Callable[[], Path]) -> None:

@@ -13,24 +13,13 @@ from sememe.activations.harvest import harvest
 from sememe.activations.rules import HarvestConfig
 from sememe.activations.store import Activations
 from sememe.artefacts import lock
-from sememe.corpora.build import build_corpus
 from sememe.corpora.corpus import Corpus
 from sememe.errors import SememeError
 from sememe.models.language_model import LanguageModel
-from tests.prose import prose
 
 WRITERS, KILLS = 4, 30
 CONFIG = HarvestConfig(context=32, dtype="fp32", batch_tokens=256, shard_rows=64)
 SITES = ["layers.1.resid"]
-
-
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory: pytest.TempPathFactory, tiny_llama: LanguageModel) -> Corpus:
-    path = tmp_path_factory.mktemp("corpus")
-    text = prose(path / "text")
-    return build_corpus(
-        path / "corpus", tiny_llama.tokenizer, tokens=6000, sources=[str(text)], held_out=0.0
-    )
 
 
 def files(path: Path) -> dict[str, bytes]:

@@ -169,7 +169,7 @@ def test_auxk_on_a_budget_looks_at_some_rows_and_at_others_in_the_next_step():
     found = [float(AuxK(budget=0.9 / 32)(step._replace(number=n))) for n in range(4)]
     for number in range(3):
         rows = slice(number, None, 3)
-        part = step._replace(x=step.x[rows], target=step.target[rows], rebuilt=step.rebuilt[rows])
+        part = step._replace(x=step.x[rows], target=step.target[rows], residual=step.residual[rows])
         assert found[number] == pytest.approx(float(AuxK(budget=None)(part)), rel=1e-6)
     assert found[3] == found[0]
     assert len(set(found)) == 3
@@ -183,7 +183,9 @@ def test_auxk_does_not_count_the_decoder_bias_again():
     moved = torch.full((8,), 5.0)
     with torch.no_grad():
         step.dictionary.b_dec.add_(moved)
-    shifted = step._replace(x=step.x + moved, target=step.x + moved, rebuilt=step.rebuilt + moved)
+    x = step.x + moved
+    activity = step.dictionary.activate(x)
+    shifted = Step.of((AuxK(),), step.dictionary, activity, x, x, dead=step.dead)
     with torch.no_grad():
         step.dictionary.b_dec.sub_(moved)
         before = float(AuxK()(step))

@@ -33,6 +33,7 @@ from sememe.dictionaries.objectives import (
     Reconstruction,
     Step,
     Tanh,
+    activate,
 )
 from sememe.dictionaries.scores import pack
 from sememe.errors import SememeError
@@ -373,7 +374,7 @@ def test_gradients_agree_with_a_dense_float64_twin(kind, shape, objective, entri
     terms = OBJECTIVES[objective]
     scaled = activations(dictionary) * dictionary.read_scale
     target = scaled if dictionary.config.autoencodes else targets(dictionary)
-    activity = dictionary.activate(scaled)
+    activity = activate(terms, dictionary, scaled)
     sparse = entries == "sparse" or dictionary.config.nonlinearity.budgeted
     assert isinstance(activity.values, Code) == sparse
     step = Step.of(terms, dictionary, activity, scaled, target, dead=DEAD, k=K, number=11)
@@ -393,6 +394,24 @@ def test_gradients_agree_with_a_dense_float64_twin(kind, shape, objective, entri
         found = torch.zeros_like(ours) if ours.grad is None else ours.grad
         size = max(1.0, float(wanted.abs().max()))
         torch.testing.assert_close(found.double(), wanted, msg=name, atol=3e-4 * size, rtol=2e-3)
+
+
+@pytest.mark.parametrize("factors", [(3,), (3, 2), (20,)])
+@pytest.mark.parametrize("kind", ["topk", "batchtopk", "refined"])
+def test_one_code_for_both_of_multi_topk_is_what_two_are(kind, factors):
+    """Features and gradients are those of the two encodings; TopK encodes once for both."""
+    terms = (Reconstruction(), *(MultiTopK(0.4, factor=factor) for factor in factors))
+    found = []
+    for once in (True, False):
+        dictionary = make(kind)
+        x = activations(dictionary) * dictionary.read_scale
+        activity = activate(terms, dictionary, x) if once else dictionary.activate(x)
+        assert (activity.wider is not None) == (once and kind == "topk")
+        step = Step.of(terms, dictionary, activity, x, x, dead=DEAD, k=K)
+        sum(term.weight * term(step) for term in terms).backward()
+        found.append([*activity.values, *(p.grad for p in dictionary.parameters())])
+    for one, two in zip(*found, strict=True):
+        torch.testing.assert_close(one, two)
 
 
 def test_entries_that_a_relu_zeroed_get_no_gradient():

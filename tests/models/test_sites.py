@@ -101,6 +101,9 @@ def test_a_mixture_of_experts_has_no_single_hidden_layer(name: str) -> None:
     assert model.width(f"{block}.experts") == WIDTH
     if name == "qwen2_moe":
         assert model.width(f"{block}.shared_expert.down_proj:in") == SHARED
+    for one in ("layers.1.experts.2", f"{block}.experts.0", f"{block}.experts.0.down_proj:in"):
+        with pytest.raises(UsageError, match=rf"{one}': {name} computes all .* {block}\.ex"):
+            model.site(one)
     with pytest.raises(SememeError, match=r"act_fn' of .* does not give one vector a token"):
         model.width(f"{block}.experts.act_fn")
 

@@ -119,16 +119,36 @@ def test_impossible_studies_are_refused(settings, said):
         SyntheticConfig(**settings)
 
 
-def test_unknown_recipes_and_no_seeds_are_refused_before_anything_is_written(tmp_path):
-    for names, seeds, said in ((["tpok"], 1, "recipe is 'tpok'"), (["topk"], 0, "seeds is 0")):
+def test_unknown_recipes_devices_and_no_seeds_are_refused_before_anything_is_written(tmp_path):
+    for names, seeds, device, said in (
+        (["tpok"], 1, "cpu", "recipe is 'tpok'"),
+        (["topk"], 0, "cpu", "seeds is 0"),
+        (["topk"], 1, "cuda:99", "device is 'cuda:99', but torch"),
+    ):
         with pytest.raises(UsageError, match=said):
-            study(SMALL, names, seeds, tmp_path / "s")
+            study(SMALL, names, seeds, tmp_path / "s", device=device)
     assert not (tmp_path / "s").exists()
+
+
+def test_resampling_is_scaled_to_the_run(tmp_path, monkeypatch):
+    """The paper's shares of its 1,000,000 steps: at 2.5, 5, 7.5 and 10%, of 640 steps here."""
+    ruled = []
+
+    def spy(dictionary, forget, dead, batches, rule, generator):
+        ruled.append(rule)
+
+    monkeypatch.setattr("sememe.training.trainer.resample", spy)
+    config = dataclasses.replace(SMALL, samples=640 * 16, batch=16)
+    monkeypatch.setattr(synthetic, "SEARCHES", 1)
+    study(config, ["towards_monosemanticity"], 1, tmp_path)
+    assert len(ruled) == 4 * 2  # the search's run and the one that counts
+    assert (ruled[0].every, ruled[0].silent, ruled[0].rows) == (16, 8, synthetic.INPUTS)
 
 
 def test_the_command_prints_rows_or_a_table(tmp_path, capsys):
     words = ["study", "synthetic", "--world", "independent", "--recipes", "topk", "--seeds", "2"]
     words += ["--samples", "2560", "--batch", "128", "--l0", "2", "--out", str(tmp_path / "s")]
+    words += ["--device", "cpu"]
     cli.main([*words, "--json"])
     printed = json.loads(capsys.readouterr().out)
     assert printed["world"] == "independent"

@@ -40,12 +40,14 @@ def test_january_2025_has_a_wide_window_and_a_penalty_that_ramps_to_the_end():
     assert recipe.nonlinearity == JumpReLU(threshold=0.1, bandwidth=2.0)
     assert (term(recipe, Tanh).c, term(recipe, Tanh).ramp) == (4.0, 1.0)
     assert term(recipe, PreActivation).weight == 3e-6
+    assert (recipe.initialisation, recipe.first_active) == ("uniform", 10_000)
 
 
 def test_budgets_and_targets_are_k():
     assert term(recipes.jumprelu(k=9), L0).target == 9
-    assert recipes.batchtopk(k=9).nonlinearity == BatchTopK(9)
-    assert recipes.matryoshka(k=9).nonlinearity == BatchTopK(9)
+    assert recipes.jumprelu(k=9).first_active == 18
+    assert recipes.batchtopk(k=9).nonlinearity == BatchTopK(9, memory=0.95)
+    assert recipes.matryoshka(k=9).nonlinearity == BatchTopK(9, memory=0.95)
     assert term(recipes.matryoshka(), Matryoshka).shares == (1 / 16, 1 / 8, 1 / 4, 1 / 2)
     assert recipes.gated().nonlinearity == Gated()
 

@@ -26,6 +26,7 @@ from sememe.progress import Progress
 from sememe.training import Resampling, TrainConfig, Trainer, train
 from sememe.training.revival import resample
 from sememe.training.schedules import fall, rise
+from sememe.training.trainer import FACTOR_ROWS, SAMPLE_ROWS
 from tests.training.worlds import world
 
 SMALL = TrainConfig(
@@ -70,6 +71,11 @@ KINDS = {
     },
 }
 """Sensible compositions of every kind of part."""
+
+JUMP = {
+    "nonlinearity": JumpReLU(0.1, 0.5),
+    "objective": (Reconstruction(), L0(5.0, target=5.0)),
+}
 
 
 class Recorder(Progress):
@@ -143,6 +149,28 @@ def test_thresholds_follow_a_k_that_moves_to_the_end(tmp_path):
     dictionary = train(stream, config, tmp_path / "d")
     active = (dictionary.encode(stream.x).values > 0).sum() / stream.rows
     assert float(active) == pytest.approx(4, rel=0.25)
+
+
+@pytest.mark.parametrize("centre", ["tied", "none"])
+@pytest.mark.parametrize(("active", "share"), [(6, 6 / 60), (600, 1 / 2)])
+def test_features_begin_active_on_as_many_rows_as_asked(active, share, centre):
+    stream, _ = world(offset=0.7)
+    changes = {"features": 60, "first_active": active, "centre": centre}
+    trainer = Trainer(stream, small(**JUMP, **changes), stream.sites, stream.sites)
+    x, _ = trainer.split(stream.sample(SAMPLE_ROWS)[:FACTOR_ROWS])
+    fired = (trainer.dictionary.activate(x).values > 0).sum(0)
+    # the row that the bias was set by lies on the threshold, where rounding decides
+    assert (fired - round(share * len(x))).abs().max() <= 1
+
+
+def test_uniform_rows_are_small_and_the_encoder_is_the_decoder_scaled():
+    stream, _ = world(width=24)
+    changes = {"features": 60, "first_active": 6, "initialisation": "uniform", "norms": "free"}
+    dictionary = Trainer(stream, small(**JUMP, **changes), stream.sites, stream.sites).dictionary
+    entries = 24 * dictionary.W_dec.detach().flatten()
+    assert 0.99 < float(entries.abs().max()) <= 1
+    assert float(entries.square().mean()) == pytest.approx(1 / 3, rel=0.1)
+    torch.testing.assert_close(dictionary.W_enc, dictionary.W_dec * (24 / 60))
 
 
 def test_a_transcoder_learns_a_map_and_its_skip_the_linear_part(tmp_path):
@@ -416,6 +444,9 @@ def test_a_directory_of_another_run_is_refused(changes, made_from, said, tmp_pat
         ({"beta1": 1.0}, "beta1 is 1.0"),
         ({"decay": 1.5}, "decay is 1.5; expected 0 to 1"),
         ({"dead_tokens": 0}, "dead_tokens is 0"),
+        ({"first_active": 0, **JUMP}, "first_active is 0; expected 1 or more"),
+        ({"first_active": 8}, "first_active is 8, but topk sets the number of active features"),
+        ({"initialisation": "uniform", **JUMP}, "norms is 'unit': expected 'free'"),
     ],
 )
 def test_impossible_settings_are_refused_naming_argument_and_value(changes, said):
