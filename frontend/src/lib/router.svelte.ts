@@ -6,11 +6,13 @@ export type Route =
   | { page: "home" }
   | { page: "feature"; feature: string }
   | { page: "prompt" }
+  | { page: "job" }
   | { page: "missing" };
 
 export function parse(path: string): Route {
   if (path === "/") return { page: "home" };
   if (path === "/prompt") return { page: "prompt" };
+  if (path === "/job") return { page: "job" };
   const found = /^\/feature\/([^/]+)$/.exec(path);
   return found?.[1] ? { page: "feature", feature: found[1] } : { page: "missing" };
 }
