@@ -50,7 +50,7 @@ def map_and_show(
     At the end it shows the atlas, in a thread of its own, until it is closed.
     """
     kept = KeptProgress(progress or Progress())
-    view = JobView(Run(out), config.model, kept)
+    view = JobView(Run(out), Path(config.model).name, kept)
     listener.app = make_waiting_app(view, token=listener.token, port=listener.port)
     listener.start(kept.say)
     figures = map_model(config, out, progress=kept, early=view.show)

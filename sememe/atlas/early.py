@@ -21,7 +21,7 @@ SHOWN = 24
 STRONGEST = 16
 """Tokens of the sample that a feature's are taken from."""
 SHARE = 0.01
-"""Of the time since the last look, what a look may cost."""
+"""Of the time since training began, or went on, what looks may cost."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +62,8 @@ class EarlyLooks:
     """Looks at a dictionary in training as often as costs little, and shows what it sees.
 
     Every look encodes the same few thousand activations, between two steps. The first is taken in
-    any case, a later one where the last cost at most ``SHARE`` of the time since. An error in a
-    look is told, and ends the looks alone.
+    any case; a later one only if all together, it as long as the last, take at most ``SHARE`` of
+    the time. An error in a look is told, and ends the looks alone.
     """
 
     activations: Activations
@@ -71,8 +71,7 @@ class EarlyLooks:
     vocabulary: Sequence[bytes]
     show: Callable[[Early], None]
     progress: Progress = field(default_factory=Progress)
-    _begun: float = field(default_factory=time.monotonic)
-    _last: float = 0.0
+    _begun: float = field(default_factory=lambda: time.monotonic())
     _cost: float = 0.0
     _spent: float = 0.0
     _over: bool = False
@@ -80,7 +79,7 @@ class EarlyLooks:
     def __call__(self, dictionary: Dictionary, trained: int) -> None:
         """Look at ``dictionary`` after ``trained`` activations, if it is time."""
         now = time.monotonic()
-        if self._over or self._cost > SHARE * (now - self._last):
+        if self._over or self._spent + self._cost > SHARE * (now - self._begun):
             return
         try:
             features = early_features(dictionary, *self._sample)
@@ -88,10 +87,9 @@ class EarlyLooks:
             self._over = True
             self.progress.say(f"early features cannot be shown: {type(error).__name__}: {error}")
             return
-        self._last = time.monotonic()
-        self._cost = self._last - now
+        self._cost = time.monotonic() - now
         self._spent += self._cost
-        share = self._spent / (self._last - self._begun)
+        share = self._spent / (time.monotonic() - self._begun)
         self.show(Early(trained, len(self._sample[0]), features, self.vocabulary, share))
 
     @cached_property

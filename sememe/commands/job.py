@@ -1,6 +1,7 @@
 """The commands of a whole run: make it, show it."""
 
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -95,10 +96,11 @@ class Map(Job):
             stream.flush()
             with terminal_progress() as progress:
                 figures = map_and_show(config, out, listener, progress=progress)
-            show(figures, self.json)
-            stream.write(_shown(out, listener.address))
-            stream.flush()
-            listener.wait()
+            with suppress(KeyboardInterrupt):
+                show(figures, self.json)
+                stream.write(_shown(out, listener.address))
+                stream.flush()
+                listener.wait()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,6 @@ from msgspec import Meta, Struct
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
-from starlette.routing import Route
 
 from sememe.atlas.early import Early
 from sememe.web.answers import Example
@@ -97,13 +96,8 @@ def shown_early(early: Early, text: TokenText) -> EarlyFeatures:
     return EarlyFeatures(early.trained, early.tokens, early.cost, rows)
 
 
-def waiting_routes(pages: tuple[str, ...]) -> list[Route]:
-    """Return routes that lead every page to the job's, and say of all else that it is to come."""
-
-    async def lead(_: Request) -> Response:
-        return RedirectResponse(PATH, 303, headers={"cache-control": "no-store"})
-
-    async def refuse(_: Request) -> Response:
+async def lead_here(request: Request) -> Response:
+    """Lead whoever asks for a page to the job's; other addresses are to come."""
+    if "." in request.url.path:
         raise HTTPException(503, f"there is no atlas yet: {PATH} shows how far the job is")
-
-    return [*(Route(path, lead) for path in pages if path != PATH), Route("/{rest:path}", refuse)]
+    return RedirectResponse(PATH, 303, headers={"cache-control": "no-store"})

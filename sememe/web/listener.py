@@ -6,7 +6,6 @@ import socket
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Self
 
 import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -66,7 +65,7 @@ class Listener:
         """What to open in a browser."""
         return f"http://{HOST}:{self.port}/?token={self.token}"
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Listener":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -79,6 +78,7 @@ class Listener:
         """Serve until Ctrl-C, or until it is stopped."""
         config = uvicorn.Config(
             self._answer,
+            interface="asgi3",
             log_level="warning",
             access_log=False,
             server_header=False,
@@ -102,10 +102,9 @@ class Listener:
         self._thread.start()
 
     def wait(self) -> None:
-        """Wait until Ctrl-C, or until the thread that serves has ended."""
-        with suppress(KeyboardInterrupt):
-            while self._thread and self._thread.is_alive():
-                self._thread.join(timeout=1)
+        """Wait until the thread that serves has ended."""
+        while self._thread and self._thread.is_alive():
+            self._thread.join(timeout=1)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self.app(scope, receive, send)

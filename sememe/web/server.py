@@ -20,7 +20,7 @@ from sememe.errors import SememeError, UsageError
 from sememe.web.api import Endpoint, json_response, openapi
 from sememe.web.endpoints import endpoints
 from sememe.web.guard import Guard
-from sememe.web.job import Job, job_endpoint, waiting_routes
+from sememe.web.job import PATH, Job, job_endpoint, lead_here
 from sememe.web.listener import Listener
 from sememe.web.prompt import Effects, Prompt, Prompter
 from sememe.web.views import Views
@@ -35,7 +35,7 @@ PAGES = (
     "/compare",
     "/search",
     "/notes",
-    "/job",
+    PATH,
 )
 """The addresses of pages."""
 
@@ -139,8 +139,8 @@ def make_waiting_app(job: Callable[[], Job], *, token: str, port: int) -> Starle
     """Return the application that shows how far ``job`` is, until there is an atlas."""
     routes = [
         job_endpoint(job).route(),
-        Route("/job", _Pages([]).document),
-        *waiting_routes(PAGES),
+        Route(PATH, _Pages([]).document),
+        Route("/{page:path}", lead_here),
     ]
     return _guarded(routes, token, port)
 

@@ -2,6 +2,7 @@
 
 from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -65,7 +66,8 @@ def test_later_looks_are_taken_only_while_they_cost_little(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = count()  # a second passes whenever it is looked at
-    monkeypatch.setattr("sememe.atlas.early.time.monotonic", lambda: float(next(clock)))
+    told = SimpleNamespace(monotonic=lambda: float(next(clock)))
+    monkeypatch.setattr("sememe.atlas.early.time", told)
     dictionary, shown = Dictionary.load(run.dictionary), []
     look = looks(run, shown)
     for trained in range(1000):

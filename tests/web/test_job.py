@@ -153,7 +153,7 @@ def test_ctrl_c_while_it_trains_ends_both_and_nothing_but_the_job_is_served_befo
     with mapping(tiny_directory, text, tmp_path / "run") as child:
         child.told("train: 0 of")
         with admitted(child.address) as client:
-            for path in ("/index.json", "/feature/0.json", "/openapi.json", "/nothing"):
+            for path in ("/index.json", "/feature/0.json", "/openapi.json", "/map.bin"):
                 answer = client.get(path)
                 assert (answer.status_code, list(answer.json())) == (503, ["error"]), path
             for path in ("/", "/feature/3", "/prompt"):
