@@ -21,7 +21,7 @@ from sememe.progress import KeptProgress, Progress
 from sememe.watching import JobView
 from sememe.web.listener import Listener
 from sememe.web.live import LivePrompt
-from sememe.web.server import check_built, make_app, make_waiting_app
+from sememe.web.server import check_built, make_app, make_waiting_app, prepare
 
 INDEXED_AT_ONCE = 100_000
 """The atlas of at most so many features is indexed, but for meanings, when it is first served."""
@@ -37,7 +37,7 @@ def serve_run(
     check_built()
     with Listener(port) as listener:
         view = JobView(Run(path), ready=True)
-        listener.app = _application(view, listener, progress or Progress())
+        listener.app = prepare(_application(view, listener, progress or Progress()))
         announce(listener.address)
         listener.run()
 
@@ -54,7 +54,7 @@ def map_and_show(
     listener.app = make_waiting_app(view, token=listener.token, port=listener.port)
     listener.start(kept.say)
     figures = map_model(config, out, progress=kept, early=view.show)
-    listener.app = _application(view, listener, kept)
+    listener.app = prepare(_application(view, listener, kept))
     view.ready = True
     return figures
 

@@ -4,7 +4,7 @@ A query reads columns alone, never pages; over a million features it takes some 
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
 
@@ -14,6 +14,7 @@ import scipy.sparse
 
 from sememe.atlas.store import STATUSES, Atlas
 from sememe.errors import UsageError
+from sememe.kernels.compiled import count, mark
 
 Numbers = npt.NDArray[np.int32]
 Mask = npt.NDArray[np.bool_]
@@ -93,6 +94,14 @@ class Finder:
         self.numeric = tuple(name for name in NUMERIC if name in atlas.columns)
         self._order = lru_cache(maxsize=None)(self._sorted)
         self._find = lru_cache(maxsize=KEPT)(self._answer)
+        self._facets = lru_cache(maxsize=KEPT)(self._counted)
+        self._passing = lru_cache(maxsize=KEPT)(self._mask)
+
+    def prepare(self) -> None:
+        """Make now what the first queries would wait for."""
+        self._order("frequency")
+        self.facets(Query())
+        self._token_matches("the", "tokens")
 
     def find(self, query: Query) -> Found:
         """Return the features of ``query``; the last few answers are kept.
@@ -104,7 +113,7 @@ class Finder:
         return self._answer(query)  # what it searches in may have changed
 
     def _answer(self, query: Query) -> Found:
-        mask = self._mask(query)
+        mask = self._passing(_unordered(query))
         ranked = None
         if query.search and query.by not in TOKEN_COLUMNS:
             ranked = self._searched(query)
@@ -207,31 +216,44 @@ class Finder:
         if search.strip().isdecimal() and len(search) < 16 and int(search) < self.atlas.features:
             matches[int(search)] = True
         wanted = search.casefold()
-        tokens = [number for number, text in enumerate(self._folded) if wanted in text]
+        named = [number for number, text in enumerate(self._folded) if wanted in text]
+        tokens = np.array(named, np.int32)
         for column in TOKEN_COLUMNS[by]:
             matrix = self._postings[column]
-            for token in tokens:
-                matches[matrix.indices[matrix.indptr[token] : matrix.indptr[token + 1]]] = True
+            mark(matrix.indptr, matrix.indices, tokens, matches)
         return matches
 
-    def facets(self, found: Found) -> dict[str, dict[str, int]]:
-        """Return how many of the found features have each status, main source and cluster."""
+    def facets(self, query: Query) -> dict[str, dict[str, int]]:
+        """Return how many of what a query finds have each status, main source and cluster."""
+        if query.by not in TOKEN_COLUMNS:
+            return self._counted(query)
+        return self._facets(_unordered(query))
+
+    def _counted(self, query: Query) -> dict[str, dict[str, int]]:
+        if query.search and query.by not in TOKEN_COLUMNS:
+            numbers = self.find(query).numbers
+        elif (mask := self._passing(query)) is None:
+            numbers = self._order("feature")
+        else:
+            numbers = np.flatnonzero(mask).astype(np.int32)
         groups: dict[str, list[str]] = {"status": list(STATUSES)}
         if "source" in self.atlas.columns:
             groups["source"] = self.sources
         if "cluster" in self.atlas.columns:
             named = self.atlas.manifest.get("clusters", [])
             groups["cluster"] = [str(number) for number in range(len(named))]
-        whole = len(found.numbers) == self.atlas.features
         counts = {}
         for name, labels in groups.items():
-            column = self.atlas.columns[name]
-            values = column if whole else column[found.numbers]
-            number = np.bincount(values.astype(np.int32) + 1, minlength=len(labels) + 1)[1:]
-            counts[name] = {
-                label: int(count) for label, count in zip(labels, number, strict=False) if count
-            }
+            number = np.zeros(len(labels), np.int64)
+            count(self.atlas.columns[name], numbers, number)
+            pairs = zip(labels, number.tolist(), strict=True)
+            counts[name] = {label: many for label, many in pairs if many}
         return counts
+
+
+def _unordered(query: Query) -> Query:
+    """Return a query with the same filters, whatever its order."""
+    return replace(query, sort="feature", descending=True)
 
 
 def inside(

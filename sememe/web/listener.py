@@ -84,6 +84,7 @@ class Listener:
             server_header=False,
             lifespan="off",
             ws="none",
+            timeout_keep_alive=60,  # longer than people look at a page
             timeout_graceful_shutdown=2,
         )
         with suppress(KeyboardInterrupt):

@@ -132,7 +132,15 @@ def make_app(
         Route("/openapi.json", described),
         *(Route(path, page) for path in PAGES),
     ]
-    return _guarded(routes, token, port)
+    app = _guarded(routes, token, port)
+    app.state.views = views
+    return app
+
+
+def prepare(app: Starlette) -> Starlette:
+    """Begin, in a thread, to make ready what the first search of ``app`` needs; return it."""
+    threading.Thread(target=app.state.views.finder.prepare, daemon=True).start()
+    return app
 
 
 def make_waiting_app(job: Callable[[], Job], *, token: str, port: int) -> Starlette:
@@ -177,7 +185,7 @@ def serve(
     """
     check_built()
     with Listener(port, stop) as listener:
-        listener.app = make_app(
+        app = make_app(
             atlas,
             token=listener.token,
             port=listener.port,
@@ -187,5 +195,6 @@ def serve(
             search=search,
             annotations=annotations,
         )
+        listener.app = prepare(app)
         announce(listener.address)
         listener.run()
