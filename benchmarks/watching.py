@@ -47,7 +47,7 @@ class Settings:
     features: int = 9216
     """Features of the dictionary."""
     width: int = 576
-    """Width of the activations, which are random."""
+    """Width of the activations, which are random: nothing is to be learnt."""
     batch: int = 2048
     """Activations a step."""
     steps: int = 20
@@ -78,7 +78,7 @@ def measure(settings: Settings) -> dict[str, Any]:
         raise UsageError(f"rounds is {settings.rounds}; expected 2 or more: the first warms up")
     generator = torch.Generator().manual_seed(0)
     stream = MemoryStream(torch.randn(ROWS, settings.width, generator=generator))
-    config = TrainConfig(features=settings.features, batch=settings.batch)
+    config = TrainConfig(features=settings.features, batch=settings.batch, learning_rate=1e-6)
     trainers = [Trainer(stream, config, stream.sites, stream.sites) for _ in range(2)]
     with tempfile.TemporaryDirectory() as folder, Listener(0) as listener:
         run, progress = Run(Path(folder)), KeptProgress()
