@@ -1,4 +1,4 @@
-"""What one training step costs, beside a plain dense torch loop in the same minutes.
+"""What one training step costs, beside a plain dense torch loop of its kind in the same minutes.
 
 CPU seconds count, which a busy machine does not change much; wall times are not reported. Run it as
 ``python -m benchmarks.train_step``.
@@ -17,11 +17,12 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin would c
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
-from torch.nn.functional import linear, normalize, relu
+from torch import Tensor
+from torch.nn.functional import linear
 
 from benchmarks import command
 from benchmarks.activations import superposed
+from benchmarks.plain_torch import PlainTorch
 from sememe.activations.store import Activations
 from sememe.activations.stream import MemoryStream, Stream
 from sememe.dictionaries.nonlinearities import BatchTopK, Gated, JumpReLU, Nonlinearity, ReLU, TopK
@@ -40,6 +41,8 @@ from sememe.training.config import TrainConfig
 from sememe.training.trainer import Trainer
 
 Kind = Literal["topk", "batchtopk", "matryoshka", "relu", "jumprelu", "gated"]
+THIN = ("relu", "jumprelu", "gated")
+"""Kinds without a budget."""
 BATCHES = 4
 WARM_UP = 2
 
@@ -98,36 +101,6 @@ def config(settings: Settings) -> TrainConfig:
     )
 
 
-class DenseTorch:
-    """The textbook loop that computes every feature of every row; TopK, or ReLU + L1."""
-
-    def __init__(self, settings: Settings, width: int) -> None:
-        rows = normalize(torch.randn(settings.features, width), dim=1)
-        self.W_enc, self.W_dec = nn.Parameter(rows.clone()), nn.Parameter(rows.clone())
-        self.b_enc = nn.Parameter(torch.zeros(settings.features))
-        self.b_dec = nn.Parameter(torch.zeros(width))
-        self.k = settings.k if settings.kind in ("topk", "batchtopk", "matryoshka") else 0
-        weights = [self.W_enc, self.W_dec, self.b_enc, self.b_dec]
-        self.adam = torch.optim.Adam(weights, lr=1e-3)
-
-    def step(self, x: Float[Tensor, "rows width"]) -> None:
-        """Take one step."""
-        values = relu(linear(x - self.b_dec, self.W_enc, self.b_enc))
-        penalty = torch.zeros(())
-        if self.k:
-            top = values.topk(self.k, dim=1, sorted=False)
-            values = torch.zeros_like(values).scatter(1, top.indices, top.values)
-        else:
-            penalty = values.sum(1).mean()
-        rebuilt = values @ self.W_dec + self.b_dec
-        loss = (rebuilt - x).square().sum(1).mean() + penalty
-        loss.backward()
-        self.adam.step()
-        self.adam.zero_grad(set_to_none=True)
-        with torch.no_grad():
-            self.W_dec.div_(self.W_dec.norm(dim=1, keepdim=True))
-
-
 @torch.no_grad()
 def thin_out(trainer: Trainer, x: Float[Tensor, "rows width"], l0: int) -> None:
     """Lower encoder biases alike until ``l0`` features are active, as after some training."""
@@ -173,7 +146,7 @@ def measure(settings: Settings) -> dict[str, float | str | bool]:
     width = sum(stream.widths)
     trainer = Trainer(stream, config(settings), stream.sites, stream.sites)
     batches = stream.batches(settings.batch, 1000, seed=0)
-    if settings.kind in ("relu", "jumprelu", "gated"):
+    if settings.kind in THIN:
         thin_out(trainer, trainer.split(next(batches))[0][:512], settings.l0)
 
     def advance(rows: Float[Tensor, "rows width"], dead: float = settings.dead) -> float:
@@ -185,7 +158,8 @@ def measure(settings: Settings) -> dict[str, float | str | bool]:
     screening.tally.rows = screening.tally.exact = 0
     alone = [advance(next(batches)) for _ in range(WARM_UP)]
     peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    dense = DenseTorch(settings, width)
+    kind = settings.kind if settings.kind in THIN else "topk"
+    dense = PlainTorch(kind, width, settings.features, settings.k, settings.l0)
     dense.step(trainer.split(next(batches))[0])
     ours, without, theirs = [], [], []
     for _ in range(settings.rounds):

@@ -112,14 +112,7 @@ def test_wrong_settings_are_one_line(
 
 
 def test_describing_is_measured_beside_encoding() -> None:
-    sizes = ["--tokens", "3000", "--features", "128", "--k", "4"]
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.describe", *sizes, "--json"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = ran("describe", "--tokens", "3000", "--features", "128", "--k", "4", "--json")
     assert done.returncode == 0, done.stderr
     figures = json.loads(done.stdout)
     assert figures["features"] == 128

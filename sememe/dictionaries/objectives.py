@@ -338,7 +338,7 @@ def weighted_sum(values: Values, weights: Float[Tensor, " features"]) -> Float[T
     if isinstance(values, Code):
         weighed = values.values * gather(weights, values.indices)
         return weighed.sum() / max(1, len(weighed))
-    return (values @ weights).sum() / max(1, values.shape[0])
+    return values.sum(0) @ weights / max(1, values.shape[0])
 
 
 def unexplained(

@@ -6,6 +6,7 @@ sums be vectorised; NaN and infinity keep their meaning.
 
 import inspect
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar, cast
 
@@ -17,11 +18,18 @@ P = ParamSpec("P")
 R = TypeVar("R")
 Array = np.ndarray[Any, np.dtype[Any]]
 FASTMATH = {"contract", "reassoc", "nsz", "arcp"}
-SOURCES = xxhash.xxh3_128_hexdigest(
-    b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
-)
-"""What all kernels were compiled from: numba looks only at the file that a function is in, and
-would go on with a stale copy of what the function calls in others."""
+KERNELS = Path(__file__).parent
+
+
+@cache
+def sources(folder: Path) -> str:
+    """Return a hash of what functions of a folder are compiled from: its files, and the kernels.
+
+    numba looks only at the file that a function is in, and would go on with a stale copy of what
+    the function calls in others.
+    """
+    files = sorted({*KERNELS.glob("*.py"), *folder.glob("*.py")})
+    return xxhash.xxh3_128_hexdigest(b"".join(path.read_bytes() for path in files))
 
 
 def compiled(function: Callable[P, R]) -> Callable[P, R]:
@@ -32,7 +40,7 @@ def compiled(function: Callable[P, R]) -> Callable[P, R]:
     try:
         fast: Any = numba.njit(cache=True, **settings)(plain)
         if hasattr(fast, "_cache"):  # not where NUMBA_DISABLE_JIT is set
-            fast._cache._cache_file._source_stamp = SOURCES
+            fast._cache._cache_file._source_stamp = sources(Path(inspect.getfile(plain)).parent)
     except RuntimeError:  # nowhere to write a cache
         fast = numba.njit(**settings)(plain)
     return cast("Callable[P, R]", fast)

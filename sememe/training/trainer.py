@@ -321,7 +321,7 @@ def fired(activity: Activity, features: int) -> Tensor:
     if isinstance(values, Code):
         there = (values.values > 0).float()
         return torch.bincount(values.indices.flatten(), there.flatten(), minlength=features)
-    return (values > 0).sum(0)
+    return values.sign().sum(0)
 
 
 def check_finite(rows: Float[Tensor, "rows all"], where: str, stream: ActivationStream) -> None:

@@ -89,6 +89,7 @@ class Index(Struct, kw_only=True):
     report: dict[str, Any]
     frequencies: Annotated[Histogram, Meta(description="Of the logarithms to base 10.")]
     prompt: Annotated[bool, Meta(description="Prompts can be run.")]
+    effects: Annotated[bool, Meta(description="Effects on a chosen next token can be asked for.")]
     notes: Annotated[bool, Meta(description="Notes and tags can be written.")]
     searches: Annotated[list[str], Meta(description="What `by` may be.")]
     sorts: Annotated[list[str], Meta(description="What `sort` may be.")]

@@ -33,6 +33,7 @@ PAGES = (
     "/neuron/{number}",
     "/prompt",
     "/compare",
+    "/contrast",
     "/search",
     "/notes",
     PATH,
@@ -114,6 +115,7 @@ def make_app(
         atlas,
         report or {},
         prompt=prompt is not None,
+        effects=prompt is not None and effects is not None,
         search=search,
         annotations=annotations,
     )

@@ -206,17 +206,23 @@ def test_auxk_without_dead_features_is_zero():
 
 
 @pytest.mark.parametrize("name", sorted(INITIALISATIONS))
-def test_first_rows_are_unit_distinct_and_seeded(name):
+def test_first_rows_are_distinct_and_seeded(name):
     sample = torch.randn(50, 16, generator=torch.Generator().manual_seed(1))
     make = INITIALISATIONS[name]
     rows, decoder = make(200, sample, sample, torch.Generator().manual_seed(2))
     again, _ = make(200, sample, sample, torch.Generator().manual_seed(2))
     other, _ = make(200, sample, sample, torch.Generator().manual_seed(3))
-    assert decoder is rows
     assert torch.equal(rows, again)
     assert not torch.equal(rows, other)
-    torch.testing.assert_close(rows.norm(dim=1), torch.ones(200))
-    assert float((rows @ rows.T).fill_diagonal_(0).max()) < 1
+    unit = torch.nn.functional.normalize(rows, dim=1)
+    torch.testing.assert_close(unit, torch.nn.functional.normalize(decoder, dim=1))
+    assert float((unit @ unit.T).fill_diagonal_(0).max()) < 1
+    if name == "uniform":  # the widths of the paper: 1 / 16, times 16 / 200 in the encoder
+        assert 0.99 / 16 < float(decoder.abs().max()) <= 1 / 16
+        torch.testing.assert_close(rows, decoder * 16 / 200)
+    else:
+        assert decoder is rows
+        torch.testing.assert_close(rows, unit)
 
 
 def test_data_rows_point_at_activations_of_one_token_on_both_sides():

@@ -59,7 +59,11 @@ def _opened(context: BrowserContext, address: str) -> Iterator[Page]:
     shown.on("dialog", lambda dialog: wrong.append(dialog.message))
     shown.on(
         "request",
-        lambda request: None if request.url.startswith(base) else strangers.append(request.url),
+        lambda request: (
+            None
+            if request.url.removeprefix("blob:").startswith(base)
+            else strangers.append(request.url)
+        ),
     )
     shown.goto(address)
     assert shown.url == base

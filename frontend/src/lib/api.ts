@@ -74,6 +74,8 @@ export interface Index {
   report: Record<string, unknown>;
   frequencies: Histogram;
   prompt: boolean;
+  /** Effects on a chosen next token can be asked for. */
+  effects: boolean;
   notes: boolean;
   /** What `by` may be. */
   searches: string[];
@@ -128,6 +130,9 @@ export interface Neuron {
   previous: number | null;
   next: number | null;
 }
+
+/** What one unit of a feature adds to logits, by token, of the tokens on its page. */
+export type Effects = Record<string, number>;
 
 export interface Contrasted extends Name {
   positive: number;
@@ -284,4 +289,23 @@ export async function send<T>(method: "POST" | "PUT" | "DELETE", url: string, bo
 
 export async function runPrompt(text: string, signal: AbortSignal, next?: string): Promise<PromptAnswer> {
   return send("POST", "/prompt.json", next ? { text, next } : { text }, signal);
+}
+
+export async function contrast(positive: string[], negative: string[], signal: AbortSignal): Promise<Contrast> {
+  return send("POST", "/contrast.json", { positive, negative }, signal);
+}
+
+/** The very text of an answer. */
+export async function read(url: string): Promise<string> {
+  if (isSite) return JSON.stringify(await answerOf(url));
+  const response = await ask(url);
+  return response.ok ? response.text() : answer<string>(response);
+}
+
+/** Keep a note and tags on a feature; without either there is none. */
+export async function keepNote(feature: number, note: string, tags: string[]): Promise<Note | null> {
+  const url = `/feature/${feature}/note.json`;
+  if (note || tags.length) return send("PUT", url, { note, tags });
+  await send("DELETE", url);
+  return null;
 }

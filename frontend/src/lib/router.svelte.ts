@@ -5,16 +5,19 @@ import { isSite } from "./site";
 export type Route =
   | { page: "home" }
   | { page: "feature"; feature: string }
+  | { page: "neuron"; neuron: string }
   | { page: "prompt" }
+  | { page: "compare" }
+  | { page: "contrast" }
   | { page: "job" }
   | { page: "missing" };
 
 export function parse(path: string): Route {
   if (path === "/") return { page: "home" };
-  if (path === "/prompt") return { page: "prompt" };
-  if (path === "/job") return { page: "job" };
-  const found = /^\/feature\/([^/]+)$/.exec(path);
-  return found?.[1] ? { page: "feature", feature: found[1] } : { page: "missing" };
+  if (path === "/prompt" || path === "/compare" || path === "/contrast" || path === "/job") return { page: path.slice(1) as "prompt" | "compare" | "contrast" | "job" };
+  const [, noun, number] = /^\/(feature|neuron)\/([^/]+)$/.exec(path) ?? [];
+  if (!number) return { page: "missing" };
+  return noun === "feature" ? { page: noun, feature: number } : { page: "neuron", neuron: number };
 }
 
 /** The address of the page: on a site it stands behind the document's own. */

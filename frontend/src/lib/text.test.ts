@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { alone, direction, parts, spoken } from "./text";
+import { alone, brief, clip, direction, parts, splitTags, spoken } from "./text";
 
 describe("parts", () => {
   it("keeps words whole and spaces apart", () => {
@@ -52,4 +52,27 @@ describe("direction", () => {
     expect(direction(["א", " is the first letter"])).toBe("ltr");
     expect(direction(["123 !"])).toBe("ltr");
   });
+});
+
+describe("examples", () => {
+  it("are clipped around their peak, but not for a token or two", () => {
+    expect(clip(40, 20)).toEqual({ start: 6, stop: 29 });
+    expect(clip(40, 16)).toEqual({ start: 0, stop: 25 });
+    expect(clip(23, 14)).toEqual({ start: 0, stop: 23 });
+    expect(clip(25, 14)).toEqual({ start: 0, stop: 25 });
+    expect(clip(1, 0)).toEqual({ start: 0, stop: 1 });
+  });
+});
+
+describe("tags", () => {
+  it("stand between commas, each once", () => {
+    expect(splitTags(" check, to do ,check,,")).toEqual(["check", "to do"]);
+    expect(splitTags(" , ")).toEqual([]);
+  });
+});
+
+it("shortens what is long, by characters", () => {
+  expect(brief("short")).toBe("short");
+  expect(brief("x".repeat(100_000))).toBe(`${"x".repeat(23)}…`);
+  expect(brief("🚤🚤🚤🚤", 3)).toBe("🚤🚤…");
 });

@@ -79,3 +79,25 @@ export function direction(texts: string[]): "ltr" | "rtl" {
   }
   return balance > 0 ? "rtl" : "ltr";
 }
+
+const BEFORE = 14;
+const AFTER = 8;
+
+/** The part of a text that is shown first: so many pieces around its peak. */
+export function clip(pieces: number, peak: number): { start: number; stop: number } {
+  // A remainder of one or two pieces costs no more room than the mark that stands for it.
+  const start = peak - BEFORE > 2 ? peak - BEFORE : 0;
+  const stop = pieces - (peak + AFTER + 1) > 2 ? peak + AFTER + 1 : pieces;
+  return { start, stop };
+}
+
+/** The tags in what somebody typed: between commas, each once, in order. */
+export function splitTags(typed: string): string[] {
+  return [...new Set(typed.split(",").map((tag) => tag.trim()).filter(Boolean))];
+}
+
+/** The beginning of a text that may be long. */
+export function brief(text: string, most = 24): string {
+  const characters = Array.from(text.slice(0, 4 * most));
+  return characters.length > most ? `${characters.slice(0, most - 1).join("")}…` : text;
+}
