@@ -128,9 +128,10 @@ def _turns(
     config = trainers[0].config
     wanted = settings.steps * settings.rounds
     batches = stream.batches(config.batch, -(-wanted // stream.steps(config.batch, 1)), 0)
-    for _ in range(settings.rounds):
+    for number in range(settings.rounds):
         rows = [next(batches) for _ in range(settings.steps)]
-        for watched, trainer in enumerate(trainers):
+        for watched in (0, 1) if number % 2 else (1, 0):
+            trainer = trainers[watched]
             (asking.set if watched else asking.clear)()
             cpu, wall = time.process_time(), time.perf_counter()
             for batch in rows:

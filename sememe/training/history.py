@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from sememe.artefacts import atomic_path, disk_error
 
 NAME = "history.jsonl"
@@ -62,5 +64,6 @@ def read_history(directory: Path) -> list[dict[str, Any]]:
     path = directory / NAME
     if not path.exists():
         return []
-    lines = path.read_bytes().split(b"\n")[:-1]
-    return [json.loads(line) for line in lines]
+    whole = path.read_bytes().rpartition(b"\n")[0]
+    found: list[dict[str, Any]] = msgspec.json.decode(b"[%s]" % whole.replace(b"\n", b","))
+    return found
