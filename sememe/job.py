@@ -1,7 +1,7 @@
 """The main job: corpus, harvest, train, evaluate, describe, in one resumable run directory."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +13,7 @@ from sememe.activations.store import Activations
 from sememe.activations.stream import Stream
 from sememe.artefacts import is_finished, lock, read_json, write_json
 from sememe.atlas.describe import describe
+from sememe.atlas.early import Early, EarlyLooks
 from sememe.atlas.store import Atlas
 from sememe.corpora.build import build_corpus
 from sememe.corpora.corpus import Corpus
@@ -172,10 +173,17 @@ def _announce(work: Work, run: Run, progress: Progress) -> None:
     progress.say(f"this will take about {shown_time(sum(seconds.values()))}: {stages}")
 
 
-def map_model(config: MapConfig, out: Path, *, progress: Progress | None = None) -> dict[str, Any]:
+def map_model(
+    config: MapConfig,
+    out: Path,
+    *,
+    progress: Progress | None = None,
+    early: Callable[[Early], None] | None = None,
+) -> dict[str, Any]:
     """Run every stage into ``out`` and return the headline figures.
 
     Called again with the same arguments it goes on where it was, and returns at once when done.
+    ``early`` is given features of the dictionary while it is in training, now and then.
     Each stage refuses what was made with other arguments: SememeError names both values. So does a
     job that would not fit on the disk or in memory, before it writes anything.
     """
@@ -222,6 +230,7 @@ def map_model(config: MapConfig, out: Path, *, progress: Progress | None = None)
             run.dictionary,
             device=config.device,
             progress=progress,
+            look=early and EarlyLooks(stored, site, model.tokenizer.bytes_of, early, progress),
         )
     stored.close()
     with clock("evaluate"):

@@ -2,9 +2,11 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from starlette.applications import Starlette
 
 from sememe.activations.rules import TokenRules
 from sememe.activations.store import Activations
@@ -14,10 +16,12 @@ from sememe.atlas.index import Encoder, index
 from sememe.atlas.search import Search
 from sememe.atlas.store import Atlas
 from sememe.dictionaries.dictionary import Dictionary
-from sememe.job import Run
-from sememe.progress import Progress
+from sememe.job import MapConfig, Run, map_model
+from sememe.progress import KeptProgress, Progress
+from sememe.watching import JobView
+from sememe.web.listener import Listener
 from sememe.web.live import LivePrompt
-from sememe.web.server import serve
+from sememe.web.server import check_built, make_app, make_waiting_app, prepare
 
 INDEXED_AT_ONCE = 100_000
 """The atlas of at most so many features is indexed, but for meanings, when it is first served."""
@@ -30,8 +34,34 @@ def serve_run(
 
     Raises SememeError when its parts do not belong together, or the port is taken.
     """
-    progress = progress or Progress()
-    run = Run(path)
+    check_built()
+    with Listener(port) as listener:
+        view = JobView(Run(path), ready=True)
+        listener.app = prepare(_application(view, listener, progress or Progress()))
+        announce(listener.address)
+        listener.run()
+
+
+def map_and_show(
+    config: MapConfig, out: Path, listener: Listener, *, progress: Progress | None = None
+) -> dict[str, Any]:
+    """Run the main job, as :func:`sememe.job.map_model`, and let ``listener`` show it meanwhile.
+
+    At the end it shows the atlas, in a thread of its own, until it is closed.
+    """
+    kept = KeptProgress(progress or Progress())
+    view = JobView(Run(out), Path(config.model).name, kept)
+    listener.app = make_waiting_app(view, token=listener.token, port=listener.port)
+    listener.start(kept.say)
+    figures = map_model(config, out, progress=kept, early=view.show)
+    listener.app = prepare(_application(view, listener, kept))
+    view.ready = True
+    return figures
+
+
+def _application(view: JobView, listener: Listener, progress: Progress) -> Starlette:
+    """Return the application that shows a finished run, and whatever lies beside it."""
+    run = view.run
     atlas = Atlas.open(run.atlas)
     held_out = Activations.open(run.held_out, verify=False)
     dictionary = Dictionary.load(run.dictionary)
@@ -41,15 +71,16 @@ def serve_run(
     prompt = LivePrompt(run.load_model, dictionary, TokenRules.of(held_out), window)
     if not is_finished(run.index) and atlas.features <= INDEXED_AT_ONCE:
         index(atlas, run.index, progress=progress)
-    serve(
+    return make_app(
         atlas,
-        port=port,
+        token=listener.token,
+        port=listener.port,
         prompt=prompt,
         effects=prompt,
         report=read_json(run.report) if run.report.exists() else {},
         search=Search(atlas, run.path, encoder=sentence_encoder),
         annotations=Annotations(run.annotations, made_from),
-        announce=announce,
+        job=view,
     )
 
 

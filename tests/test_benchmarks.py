@@ -118,3 +118,14 @@ def test_describing_is_measured_beside_encoding() -> None:
     assert figures["features"] == 128
     keys = {"features_per_minute", "tokens_per_second", "ratio_encode", "peak_mb"}
     assert all(figures[key] > 0 for key in keys)
+
+
+def test_what_watching_costs_a_training_is_measured() -> None:
+    sizes = ["--features", "64", "--width", "16", "--batch", "64", "--steps", "5"]
+    done = ran("watching", *sizes, "--rounds", "2", "--json")
+    assert done.returncode == 0, done.stderr
+    figures = json.loads(done.stdout)
+    assert all(figures[key] > 0 for key in ("cpu_ratio", "wall_ratio", "look_share"))
+    done = ran("watching", *sizes, "--rounds", "1")
+    assert done.returncode == 2
+    assert "rounds is 1; expected 2 or more" in done.stderr

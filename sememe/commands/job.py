@@ -1,6 +1,7 @@
 """The commands of a whole run: make it, show it."""
 
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -64,7 +65,7 @@ class Map(Job):
     """Take a model apart: corpus, harvest, train, evaluate, describe. Resumes where it was."""
 
     serve: bool = False
-    """Show the atlas in the browser when it is done."""
+    """Show the job in the browser from the begin on, and the atlas when it is done."""
     port: int = 8765
     """Port to serve on; 0 takes any free one."""
     json: bool = False
@@ -73,18 +74,33 @@ class Map(Job):
     def __call__(self) -> None:
         from sememe.job import map_model
 
-        if self.serve:
-            from sememe.web.server import check_ready
-
-            check_ready(self.port)
         out, config = self.place(), self.config()
+        if self.serve:
+            return self._served(config, out)
         with terminal_progress() as progress:
             figures = map_model(config, out, progress=progress)
         show(figures, self.json)
-        if self.serve:
-            Serve(run=out, port=self.port)()
-        elif not self.json:
+        if not self.json:
             sys.stdout.write(f"\nLook at it: sememe serve {out}\n")
+        return None
+
+    def _served(self, config: "MapConfig", out: Path) -> None:
+        from sememe.serving import map_and_show
+        from sememe.web.listener import Listener
+        from sememe.web.server import check_built
+
+        check_built()
+        stream = sys.stderr if self.json else sys.stdout
+        with Listener(self.port) as listener:
+            stream.write(f"sememe shows how {out} comes to be at\n\n    {listener.address}\n\n")
+            stream.flush()
+            with terminal_progress() as progress:
+                figures = map_and_show(config, out, listener, progress=progress)
+            with suppress(KeyboardInterrupt):
+                show(figures, self.json)
+                stream.write(_shown(out, listener.address))
+                stream.flush()
+                listener.wait()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,6 +122,10 @@ class Plan(Job):
         show(figures, self.json)
 
 
+def _shown(run: Path, url: str) -> str:
+    return f"sememe shows {run} at\n\n    {url}\n\nCtrl-C ends it.\n"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Serve:
     """Show a run in the browser, on this machine only."""
@@ -119,7 +139,7 @@ class Serve:
         from sememe.serving import serve_run
 
         def announce(url: str) -> None:
-            sys.stdout.write(f"sememe shows {self.run} at\n\n    {url}\n\nCtrl-C ends it.\n")
+            sys.stdout.write(_shown(self.run, url))
             sys.stdout.flush()
 
         with terminal_progress() as progress:

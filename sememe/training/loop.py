@@ -1,6 +1,6 @@
 """Training from begin to end: files, checkpoints, progress."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from sememe.artefacts import fingerprint, is_finished, lock, refuse_other
@@ -10,6 +10,7 @@ from sememe.progress import Progress
 from sememe.training.checkpoints import load_checkpoint, remove_checkpoints, save_checkpoint
 from sememe.training.config import TrainConfig
 from sememe.training.devices import check_device
+from sememe.training.history import History
 from sememe.training.streams import ActivationStream
 from sememe.training.trainer import Trainer, check_finite
 
@@ -24,6 +25,7 @@ def train(
     device: str = "cpu",
     made_from: Mapping[str, object] | None = None,
     progress: Progress | None = None,
+    look: Callable[[Dictionary, int], None] | None = None,
 ) -> Dictionary:
     """Train a dictionary on ``stream`` and write it to ``out``; return it.
 
@@ -34,10 +36,13 @@ def train(
     names the inputs by hash, by default those that the stream names. It trains on ``device``
     (``cuda`` sums in another order than ``cpu``) and returns a dictionary on the CPU.
 
+    Figures are appended to ``history.jsonl`` in ``out`` as it goes, and ``look``, which must change
+    nothing, is shown the dictionary on its device and the activations seen after every checkpoint.
+
     Raises UsageError for arguments that cannot work (a device that is not there too), SememeError
     for activations that are not finite or all alike and for training that diverges.
     """
-    progress = progress or Progress()
+    progress, look = progress or Progress(), look or (lambda *_: None)
     check_device(device)
     reads = reads or stream.sites
     writes = writes or reads
@@ -64,7 +69,9 @@ def train(
     trainer = Trainer(stream, config, reads, writes, device)
     if saved := load_checkpoint(out, run_key):
         trainer.restore(*saved)
+        look(trainer.dictionary, trainer.step * config.batch)
     steps = trainer.steps
+    history = History(out, steps, trainer.step)
     progress.start("train", steps * config.batch, "activations", trainer.step * config.batch)
     for rows in stream.batches(config.batch, config.passes, config.seed, trainer.step):
         check_finite(rows, f"batch {trainer.step}", stream)
@@ -78,10 +85,16 @@ def train(
                 f"training diverged at step {trainer.step} ({error}); the last good checkpoint is "
                 f"kept in {out}. Lower learning_rate (now {config.rate():g}) and give another --out"
             ) from None
-        progress.advance(len(rows), **trainer.figures())
+        figures = trainer.figures()
+        progress.advance(len(rows), **figures)
+        history.add(
+            trainer.step, trainer.step * config.batch, {**figures, "loss": trainer.mean_loss}
+        )
         if saving and trainer.step < steps:
+            history.keep()
             state = {**trainer.state(), "run": run_key}
             save_checkpoint(out, trainer.step, trainer.tensors(), state)
+            look(trainer.dictionary, trainer.step * config.batch)
     dictionary, figures = trainer.dictionary.cpu(), trainer.figures()
     if config.norms == "free":
         dictionary.unit_rows()

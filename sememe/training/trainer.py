@@ -1,5 +1,6 @@
 """One dictionary in training: its first weights, and one step after the other."""
 
+import math
 from typing import Any
 
 import torch
@@ -82,7 +83,8 @@ class Trainer:
         self.step = 0
         self.unexplained = 0.0
         self.active = 0.0
-        """Smoothed share of variance unexplained, and smoothed number of active features."""
+        self.mean_loss = 0.0
+        """Smoothed: share of variance unexplained, number of active features, and the loss."""
         self._first_weights(stream.sample(SAMPLE_ROWS))
         unit = config.norms == "unit"
         self.optimiser: Optimiser = (
@@ -128,8 +130,10 @@ class Trainer:
             if term.weight:
                 loss = loss + term.weight * rise(self.step, self.steps, term.ramp) * term(step)
         self._observe(step)
-        if not torch.isfinite(loss):
-            raise FloatingPointError(f"the loss is {float(loss)}")
+        found = float(loss.detach())
+        if not math.isfinite(found):
+            raise FloatingPointError(f"the loss is {found}")
+        self.mean_loss += self._recent() * (found - self.mean_loss)
         if self.unexplained > DIVERGED and self._rebuilds:
             raise FloatingPointError(f"the unexplained share of variance is {self.unexplained:.1f}")
         with collected(whole=bool(config.clip)) as products:
@@ -178,7 +182,11 @@ class Trainer:
         What is drawn at random after the first weights is a function of the step's number, and the
         stream one of the batch's: no generator and no buffer has to be saved.
         """
-        return {"unexplained": self.unexplained, "active": self.active}
+        return {
+            "unexplained": self.unexplained,
+            "active": self.active,
+            "mean_loss": self.mean_loss,
+        }
 
     def restore(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
         """Go on from a checkpoint."""
@@ -190,6 +198,7 @@ class Trainer:
         self.frequency.copy_(tensors["frequency"])
         self.step = self.optimiser.steps = state["step"]
         self.unexplained, self.active = state["unexplained"], state["active"]
+        self.mean_loss = state.get("mean_loss", 0.0)
 
     @torch.no_grad()
     def _first_weights(self, sample: Float[Tensor, "rows all"]) -> None:
@@ -281,9 +290,13 @@ class Trainer:
         self.frequency.lerp_((counts / len(step.x)).float(), recent)
         unexplained = float(step.error) / (len(step.x) * self.variance)
         active = float(counts.sum()) / len(step.x)
-        weight = max(1 - SMOOTHING, 1 / (self.step + 1))
+        weight = self._recent()
         self.unexplained += weight * (unexplained - self.unexplained)
         self.active += weight * (active - self.active)
+
+    def _recent(self) -> float:
+        """The weight of this step in smoothed figures."""
+        return max(1 - SMOOTHING, 1 / (self.step + 1))
 
     def _resample(self) -> None:
         rule, config = self.config.resampling, self.config

@@ -1,15 +1,10 @@
 """The loopback server: pages, their JSON twins, and who may see them."""
 
-import errno
-import secrets
-import socket
 import threading
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import uvicorn
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -25,11 +20,12 @@ from sememe.errors import SememeError, UsageError
 from sememe.web.api import Endpoint, json_response, openapi
 from sememe.web.endpoints import endpoints
 from sememe.web.guard import Guard
+from sememe.web.job import PATH, Job, job_endpoint, lead_here
+from sememe.web.listener import Listener
 from sememe.web.prompt import Effects, Prompt, Prompter
 from sememe.web.views import Views
 
 ASSETS = Path(__file__).parent / "assets"
-HOST = "127.0.0.1"
 PORT = 8765
 PAGES = (
     "/",
@@ -40,6 +36,7 @@ PAGES = (
     "/contrast",
     "/search",
     "/notes",
+    PATH,
 )
 """The addresses of pages."""
 
@@ -105,12 +102,14 @@ def make_app(
     report: Mapping[str, Any] | None = None,
     search: Search | None = None,
     annotations: Annotations | None = None,
+    job: Callable[[], Job] | None = None,
 ) -> Starlette:
     """Return the application that shows ``atlas`` to whoever holds ``token``.
 
     ``prompt`` runs the model on a text (None: the prompt page is off), and ``effects`` says what
     features do to logits; ``report`` holds the figures of the evaluation that the home page shows;
-    ``search`` has what searches need beside the atlas, and ``annotations`` keeps notes.
+    ``search`` has what searches need beside the atlas, ``annotations`` keeps notes, and ``job``
+    says how the atlas came to be.
     """
     views = Views(
         atlas,
@@ -122,56 +121,46 @@ def make_app(
     )
     prompter = Prompter(views, prompt, effects) if prompt is not None else None
     declared = endpoints(views, prompter)
+    if job is not None:
+        declared.append(job_endpoint(job))
     document = openapi(declared)
 
     async def described(_: Request) -> Response:
         return json_response(document)
 
     page = _Pages(declared).document
-    app = Starlette(
-        routes=[
-            *(end.route() for end in declared),
-            Route("/openapi.json", described),
-            *(Route(path, page) for path in PAGES),
-            Mount("/assets", _Assets(directory=ASSETS, check_dir=False)),
-        ],
-        middleware=[Middleware(Guard, token=token, port=port)],
-        exception_handlers={UsageError: _usage, SememeError: _failed, HTTPException: _http},
-    )
+    routes = [
+        *(end.route() for end in declared),
+        Route("/openapi.json", described),
+        *(Route(path, page) for path in PAGES),
+    ]
+    app = _guarded(routes, token, port)
     app.state.views = views
     return app
 
 
-def bind(port: int) -> socket.socket:
-    """Return a socket that listens on loopback ``port`` (0: any free one).
-
-    Raises UsageError for a number that is no port, SememeError when the port is taken.
-    """
-    if not 0 <= port <= 65535:
-        raise UsageError(f"--port {port}: expected a number from 0 to 65535")
-    # Only where the protocol is named does asyncio turn Nagle's algorithm off: 40 ms an answer.
-    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((HOST, port))
-        listener.listen(128)
-    except OSError as error:
-        listener.close()
-        if error.errno == errno.EADDRINUSE:
-            reason = "another program is using it"
-        else:
-            reason = error.strerror or str(error)
-        raise SememeError(
-            f"cannot listen on {HOST}:{port} ({reason}): give another with --port, or --port 0 "
-            "for any free one"
-        ) from error
-    return listener
+def prepare(app: Starlette) -> Starlette:
+    """Begin, in a thread, to make ready what the first search of ``app`` needs; return it."""
+    threading.Thread(target=app.state.views.finder.prepare, daemon=True).start()
+    return app
 
 
-def check_ready(port: int) -> None:
-    """Raise SememeError unless the pages are built and ``port`` is free, before long work."""
-    check_built()
-    bind(port).close()
+def make_waiting_app(job: Callable[[], Job], *, token: str, port: int) -> Starlette:
+    """Return the application that shows how far ``job`` is, until there is an atlas."""
+    routes = [
+        job_endpoint(job).route(),
+        Route(PATH, _Pages([]).document),
+        Route("/{page:path}", lead_here),
+    ]
+    return _guarded(routes, token, port)
+
+
+def _guarded(routes: list[Route], token: str, port: int) -> Starlette:
+    return Starlette(
+        routes=[Mount("/assets", _Assets(directory=ASSETS, check_dir=False)), *routes],
+        middleware=[Middleware(Guard, token=token, port=port)],
+        exception_handlers={UsageError: _usage, SememeError: _failed, HTTPException: _http},
+    )
 
 
 def check_built() -> None:
@@ -197,43 +186,17 @@ def serve(
     Raises SememeError when the port is taken or the pages are not built.
     """
     check_built()
-    listener = bind(port)
-    with listener:
-        port = listener.getsockname()[1]
-        token = secrets.token_urlsafe(24)
+    with Listener(port, stop) as listener:
         app = make_app(
             atlas,
-            token=token,
-            port=port,
+            token=listener.token,
+            port=listener.port,
             prompt=prompt,
             effects=effects,
             report=report,
             search=search,
             annotations=annotations,
         )
-        config = uvicorn.Config(
-            app,
-            log_level="warning",
-            access_log=False,
-            server_header=False,
-            lifespan="off",
-            ws="none",
-            timeout_keep_alive=60,  # longer than people look at a page
-            timeout_graceful_shutdown=2,
-        )
-        threading.Thread(target=app.state.views.finder.prepare, daemon=True).start()
-        announce(f"http://{HOST}:{port}/?token={token}")
-        with suppress(KeyboardInterrupt):
-            _Server(config, stop).run(sockets=[listener])
-
-
-class _Server(uvicorn.Server):
-    """A uvicorn server that also ends when ``stop`` is set."""
-
-    def __init__(self, config: uvicorn.Config, stop: threading.Event | None) -> None:
-        super().__init__(config)
-        self.stop = stop
-
-    async def on_tick(self, counter: int) -> bool:
-        ending = await super().on_tick(counter)
-        return ending or (self.stop is not None and self.stop.is_set())
+        listener.app = prepare(app)
+        announce(listener.address)
+        listener.run()

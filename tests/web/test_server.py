@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from sememe.errors import SememeError, UsageError
 from sememe.web.api import BODY_BYTES
+from sememe.web.listener import bind
 from sememe.web.prompt import MAX_TOKENS, PromptToken
-from sememe.web.server import bind, serve
+from sememe.web.server import serve
 from tests.web.conftest import admitted, serving
 from tests.web.small_atlas import FEATURES, REPORT, SCRIPT
 

@@ -9,11 +9,12 @@ export type Route =
   | { page: "prompt" }
   | { page: "compare" }
   | { page: "contrast" }
+  | { page: "job" }
   | { page: "missing" };
 
 export function parse(path: string): Route {
   if (path === "/") return { page: "home" };
-  if (path === "/prompt" || path === "/compare" || path === "/contrast") return { page: path.slice(1) as "prompt" | "compare" | "contrast" };
+  if (path === "/prompt" || path === "/compare" || path === "/contrast" || path === "/job") return { page: path.slice(1) as "prompt" | "compare" | "contrast" | "job" };
   const [, noun, number] = /^\/(feature|neuron)\/([^/]+)$/.exec(path) ?? [];
   if (!number) return { page: "missing" };
   return noun === "feature" ? { page: noun, feature: number } : { page: "neuron", neuron: number };
