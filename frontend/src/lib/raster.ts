@@ -77,8 +77,8 @@ export class Raster {
     const radius = radiusOf(scene.points.count, scene.view, size, scene.ratio);
     if (scene.found) {
       this.#stamp(scene, size, stamp(Math.max(radius * 0.8, 0.5)), 0);
-      const larger = radiusOf(scene.amount, scene.view, size, scene.ratio);
-      this.#stamp(scene, size, stamp(Math.min(Math.max(larger, radius, scene.ratio), radius + 2 * scene.ratio)), 1);
+      const larger = radiusOf(0.4 * scene.amount, scene.view, size, scene.ratio);
+      this.#stamp(scene, size, stamp(Math.min(Math.max(larger, radius), radius + 2 * scene.ratio)), 1);
     } else {
       this.#stamp(scene, size, stamp(radius), null);
     }
@@ -99,6 +99,8 @@ export class Raster {
     const near = { left: part.left - edge, right: part.right + edge, bottom: part.bottom - edge, top: part.top + edge };
     const [ink, tint, xs, ys, features] = [this.#ink, this.#tint, points.x, points.y, points.feature];
     const amount = disc.ink.length;
+    const reach = disc.reach;
+    const offset = disc.dy.map((dy, k) => dy * width + disc.dx[k]!);
     for (const [first, last] of points.runs(near)) {
       for (let n = Math.ceil(first / every) * every; n < last; n += every) {
         if (which !== null && found![features[n]!] !== which) continue;
@@ -112,13 +114,23 @@ export class Raster {
           tint[place] = color;
           continue;
         }
+        if (x >= reach && y >= reach && x < width - reach && y < height - reach) {
+          const middle = y * width + x;
+          for (let k = 0; k < amount; k += 1) {
+            const place = middle + offset[k]!;
+            const left = disc.ink[k]!;
+            if (ink[place]! < MOST) ink[place]! += left;
+            if (left > FULL / 2 || ink[place] === left) tint[place] = color;
+          }
+          continue;
+        }
         for (let k = 0; k < amount; k += 1) {
           const px = x + disc.dx[k]!;
           const py = y + disc.dy[k]!;
           if (px < 0 || py < 0 || px >= width || py >= height) continue;
           const place = py * width + px;
           if (ink[place]! < MOST) ink[place]! += disc.ink[k]!;
-          if (disc.ink[k]! > 7 || ink[place]! === disc.ink[k]!) tint[place] = color;
+          if (disc.ink[k]! > FULL / 2 || ink[place] === disc.ink[k]) tint[place] = color;
         }
       }
     }

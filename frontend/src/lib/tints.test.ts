@@ -18,6 +18,11 @@ describe("colours of points", () => {
   it("run over the whole scale", () => {
     expect(byFeature(tints.tints(points, column([10, 15, 20, 30, 0xffff]), false))).toEqual([2, undefined, 129, 255, 1]);
   });
+  it("leave what is far from nearly all at the ends of the scale", () => {
+    const values = Array.from({ length: 1000 }, (_, n) => (n === 7 ? 60000 : 100 + (n % 100)));
+    expect(tints.extent(column(values))).toEqual([100, 198]);
+    expect(tints.extent(column([0xffff, 0xffff]))).toEqual([0, 0]);
+  });
   it("of one value only are the first of the scale", () => {
     expect(byFeature(tints.tints(points, column([4, 4, 4, 4, 4]), false))).toEqual([2, undefined, 2, 2, 2]);
   });

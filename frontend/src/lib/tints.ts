@@ -26,15 +26,20 @@ export function entry(number: number): number {
   return FIRST + (number % KINDS);
 }
 
-/** The lowest and highest number of a column, none left out. */
+/** The numbers between which a column's scale runs: all but a hundredth lie above, and below. */
 export function extent({ values, none }: Column): [low: number, high: number] {
-  let [low, high] = [none, 0];
+  const counts = new Uint32Array(none);
+  let there = 0;
   for (const value of values) {
     if (value === none) continue;
-    if (value < low) low = value;
-    if (value > high) high = value;
+    counts[value]! += 1;
+    there += 1;
   }
-  return low <= high ? [low, high] : [0, 0];
+  const beyond = (share: number): number => {
+    let passed = 0;
+    return counts.findIndex((count) => (passed += count) > Math.round(share * (there - 1)));
+  };
+  return there ? [beyond(0.01), beyond(0.99)] : [0, 0];
 }
 
 /** The palette's entry of each point, in the order of the points. */
@@ -45,7 +50,7 @@ export function tints(points: Points, column: Column, named: boolean): Uint8Arra
   for (let n = 0; n < found.length; n += 1) {
     const value = column.values[points.feature[n]!]!;
     if (value === column.none) found[n] = NO_VALUE;
-    else found[n] = named ? entry(value) : FIRST + Math.round((value - low) * step);
+    else found[n] = named ? entry(value) : FIRST + Math.round((Math.min(Math.max(value, low), high) - low) * step);
   }
   return found;
 }
