@@ -9,8 +9,8 @@ from sememe.activations.rules import HarvestConfig
 from sememe.activations.store import Activations
 from sememe.activations.stream import BUFFER
 from sememe.artefacts import is_finished
-from sememe.atlas.examples import WIDTH
-from sememe.atlas.statistics import INTERVALS, SAMPLES, TOP
+from sememe.atlas.firings import BLOCK_ENTRIES, BLOCK_FEATURES
+from sememe.atlas.statistics import INACTIVE, INTERVALS, SAMPLES, TOP, WIDTH
 from sememe.atlas.weights import LOGIT_CHUNK
 from sememe.corpora.corpus import Corpus
 from sememe.errors import SememeError
@@ -34,10 +34,10 @@ LIBRARIES = 500_000_000
 they are needed, and freed memory that does not go back to the system."""
 LOGITS = 22
 """Bytes a logit while evaluating: three copies in bf16 and four in fp32."""
-EXAMPLES = TOP + INTERVALS * SAMPLES
-"""Candidate examples a feature while describing."""
-EXAMPLE = 8 * WIDTH + 60
-"""Bytes of one, with the text around it."""
+EXAMPLES = TOP + INTERVALS * SAMPLES + INACTIVE
+"""Examples a feature, all of those of a block in memory while describing."""
+EXAMPLE = 24 * WIDTH + 1000
+"""Bytes of one, with the text around it, as arrays and as what is written."""
 
 
 @dataclass(frozen=True)
@@ -139,11 +139,15 @@ def needs(work: Work) -> dict[str, Need]:
         "evaluate": Need(0, 0, kept + LOGITS * logits),
         "describe": Need(
             PAGE * train.features + 16 * model.vocabulary,
-            8 * active * work.rows,
+            12 * active * work.rows + 8 * width * train.features,
             kept
-            + EXAMPLES * EXAMPLE * train.features
+            + 2 * EXAMPLES * EXAMPLE * min(train.features, BLOCK_FEATURES)
+            + 60 * BLOCK_ENTRIES
             + effects
-            + 40 * active * min(work.rows, work.harvest.shard_rows),
+            + 1200 * train.features
+            + 12 * width * train.features
+            + 16 * active * work.rows
+            + (60 * active + 4 * width) * min(work.rows, work.harvest.shard_rows),
         ),
     }
 

@@ -23,7 +23,7 @@ from sememe.progress import Progress
 NEURONS = "neurons.safetensors"
 EXAMPLES = "examples.sqlite"
 MEANINGS = "meanings.safetensors"
-HEAD = 96
+HEAD = 64
 """Dimensions that every feature is first compared in; the best are compared in all."""
 SHOWN = 3
 """Examples of a feature that are searched."""

@@ -4,7 +4,7 @@ A query reads columns alone, never pages; over a million features it takes some 
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
 
@@ -14,6 +14,7 @@ import scipy.sparse
 
 from sememe.atlas.store import STATUSES, Atlas
 from sememe.errors import UsageError
+from sememe.kernels.compiled import count, mark
 
 Numbers = npt.NDArray[np.int32]
 Mask = npt.NDArray[np.bool_]
@@ -93,6 +94,13 @@ class Finder:
         self.numeric = tuple(name for name in NUMERIC if name in atlas.columns)
         self._order = lru_cache(maxsize=None)(self._sorted)
         self._find = lru_cache(maxsize=KEPT)(self._answer)
+        self._facets = lru_cache(maxsize=KEPT)(self._counted)
+
+    def prepare(self) -> None:
+        """Make now what the first queries would wait for."""
+        self._order("frequency")
+        self.facets(Query())
+        self._token_matches("the", "tokens")
 
     def find(self, query: Query) -> Found:
         """Return the features of ``query``; the last few answers are kept.
@@ -207,30 +215,33 @@ class Finder:
         if search.strip().isdecimal() and len(search) < 16 and int(search) < self.atlas.features:
             matches[int(search)] = True
         wanted = search.casefold()
-        tokens = [number for number, text in enumerate(self._folded) if wanted in text]
+        named = [number for number, text in enumerate(self._folded) if wanted in text]
+        tokens = np.array(named, np.int32)
         for column in TOKEN_COLUMNS[by]:
             matrix = self._postings[column]
-            for token in tokens:
-                matches[matrix.indices[matrix.indptr[token] : matrix.indptr[token + 1]]] = True
+            mark(matrix.indptr, matrix.indices, tokens, matches)
         return matches
 
-    def facets(self, found: Found) -> dict[str, dict[str, int]]:
-        """Return how many of the found features have each status, main source and cluster."""
+    def facets(self, query: Query) -> dict[str, dict[str, int]]:
+        """Return how many of what a query finds have each status, main source and cluster."""
+        if query.by not in TOKEN_COLUMNS:
+            return self._counted(query)
+        return self._facets(replace(query, sort="feature"))  # the same in any order
+
+    def _counted(self, query: Query) -> dict[str, dict[str, int]]:
+        found = self.find(query)
         groups: dict[str, list[str]] = {"status": list(STATUSES)}
         if "source" in self.atlas.columns:
             groups["source"] = self.sources
         if "cluster" in self.atlas.columns:
             named = self.atlas.manifest.get("clusters", [])
             groups["cluster"] = [str(number) for number in range(len(named))]
-        whole = len(found.numbers) == self.atlas.features
         counts = {}
         for name, labels in groups.items():
-            column = self.atlas.columns[name]
-            values = column if whole else column[found.numbers]
-            number = np.bincount(values.astype(np.int32) + 1, minlength=len(labels) + 1)[1:]
-            counts[name] = {
-                label: int(count) for label, count in zip(labels, number, strict=False) if count
-            }
+            number = np.zeros(len(labels), np.int64)
+            count(self.atlas.columns[name], found.numbers, number)
+            pairs = zip(labels, number.tolist(), strict=True)
+            counts[name] = {label: many for label, many in pairs if many}
         return counts
 
 

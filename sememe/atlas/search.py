@@ -20,9 +20,9 @@ from sememe.kernels.compiled import Array, products
 
 INDEX = "index"
 MEANING = "meanings"
-LOOKED_AT = 4_096
+LOOKED_AT = 1_024
 """Features that are compared in all dimensions of meaning."""
-NEAR = 1_000
+NEAR = 200
 """Features that a search by meaning gives."""
 
 

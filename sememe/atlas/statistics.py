@@ -1,110 +1,146 @@
-"""What is counted for every feature while its codes stream by; memory a feature, not a token.
+"""What is counted for every feature over its firings, in the order of the corpus.
 
-Two looks at the codes. The first finds counts, sums, maxima and the strongest examples. The second
-knows each feature's maximum, cuts its activation range into equal intervals (11, as in Towards
-Monosemanticity) and keeps a uniform random sample of each. A random sample is the entries with the
-smallest hash of (token's place in the corpus, feature): it does not depend on the order or the
-split in which tokens come.
+The activation range of a feature, from 0 to its maximum, is cut into 11 equal intervals (Towards
+Monosemanticity). A random sample of an interval is the firings with the smallest hash of (token's
+place in the corpus, feature). Firings whose last tokens are the same show the same context: the
+strongest, or that with the smallest hash, stands for them.
 """
 
 from typing import NamedTuple
 
 import numpy as np
 
+from sememe.atlas.firings import Block, Firings
+from sememe.corpora.corpus import Corpus, Windows
 from sememe.kernels.compiled import Array, compiled
+from sememe.kernels.workers import share_out
 
 INTERVALS = 11
 BINS_AN_INTERVAL = 4
-TOP = 32
-SAMPLES = 8
-"""Examples kept an interval."""
+TOP = 20
+"""Strongest examples, at most one from each window of text."""
+SAMPLES = 5
+"""Examples an interval."""
+INACTIVE = 5
+"""Stretches of text on which a feature is silent."""
+BEFORE = 24
+AFTER = 12
+WIDTH = BEFORE + 1 + AFTER
+"""Tokens shown around an example."""
+SAME_CONTEXT = 10
+"""Two examples whose last tokens up to the centre are equal, this many, show the same context."""
+DRAWS = 64
+"""Places that are drawn, at most, to find one where a feature is silent."""
+CHUNK = 16
+"""Features that a thread looks at before it takes others."""
 
 
-class Codes(NamedTuple):
-    """The codes of consecutive rows of a store, with what is needed to place them."""
+class Text(NamedTuple):
+    """The rows of a store as places in a text: 16 bytes a row, 4 a token."""
 
-    indices: Array
-    """(rows, k) features; entries whose value is 0 are absent."""
-    values: Array
-    """(rows, k) values in scaled units."""
-    start: int
-    """Number of the first row in the store."""
     place: Array
-    """(rows,) places in the corpus."""
+    """(rows,) places in the corpus, ascending."""
     window: Array
-    """(rows,) place in the corpus of the first token of the row's window."""
+    """(rows,) numbers of the windows that the model read."""
+    start: Array
+    """(windows,) places of their first tokens."""
+    stop: Array
+    """(windows,) places after their last tokens."""
     source: Array
-    """(rows,) numbers of the documents' sources."""
-
-
-class FirstLook(NamedTuple):
-    """Counts, sums and strongest examples; one row a feature."""
-
-    fired: Array
-    """Rows on which the feature fires."""
-    total: Array
-    """Sum of its values."""
-    by_source: Array
-    """(features, sources) rows on which it fires."""
-    top_value: Array
-    """(features, TOP) strongest values, at most one from each window, unordered; 0 where none."""
-    top_row: Array
-    """(features, TOP) their rows in the store."""
-    top_window: Array
-    """(features, TOP) their windows."""
+    """(windows,) numbers of their documents' sources."""
+    tokens: Array
+    """Token ids of the corpus, from place ``base`` on."""
+    base: int
 
     @classmethod
-    def empty(cls, features: int, sources: int) -> "FirstLook":
-        """Return the state before any row."""
+    def of(cls, firings: Firings, corpus: Corpus, windows: Windows) -> "Text":
+        """Return the text of the rows of ``firings``."""
+        own = firings.place - firings.position
+        window = np.searchsorted(windows.start, own).astype(np.int32)
+        last = int(window.max())
+        base, end = int(own.min()), int(windows.start[last] + windows.length[last])
         return cls(
-            np.zeros(features, np.int64),
-            np.zeros(features),
-            np.zeros((features, sources), np.int64),
-            np.zeros((features, TOP), np.float32),
-            np.full((features, TOP), -1, np.int64),
-            np.full((features, TOP), -1, np.int64),
+            firings.place,
+            window,
+            windows.start,
+            windows.start + windows.length,
+            corpus.source[windows.document],
+            corpus.tokens(base, end).astype(np.int32),
+            base,
         )
 
-    def add(self, codes: Codes) -> None:
-        """Count the codes of some rows."""
-        _first_look(codes.indices, codes.values, codes.start, codes.window, codes.source, *self)
 
-    @property
-    def maximum(self) -> Array:
-        """Each feature's largest value."""
-        maximum: Array = self.top_value.max(axis=1)
-        return maximum
+class Located(NamedTuple):
+    """Where in a text each firing of a block is."""
+
+    place: Array
+    """(entries,) places in the corpus."""
+    window: Array
+    """(entries,) numbers of the windows."""
+
+    @classmethod
+    def of(cls, block: Block, text: Text) -> "Located":
+        """Look the rows of the firings up."""
+        entries = len(block.row)
+        found = cls(np.empty(entries, np.int64), np.empty(entries, np.int32))
+        share_out(
+            lambda a, b: _locate(
+                block.row[a:b], text.place, text.window, found.place[a:b], found.window[a:b]
+            ),
+            entries,
+            1 << 16,
+        )
+        return found
 
 
-class SecondLook(NamedTuple):
-    """Histogram and interval samples; one row a feature."""
+class Statistics(NamedTuple):
+    """What is known of some features; one row a feature."""
 
+    fired: Array
+    """Rows on which it fires."""
+    total: Array
+    """Sum of its values."""
+    squares: Array
+    """Sum of their squares."""
     maximum: Array
-    """Each feature's largest value, from the first look."""
+    """Largest of them."""
+    by_source: Array
+    """(features, sources) rows on which it fires."""
     histogram: Array
     """(features, 44) counts in equal bins from 0 to the maximum."""
     value: Array
-    """(features, 11, SAMPLES) values of the samples of each interval; 0 where there are fewer."""
+    """(features, shown) values of the strongest examples, then samples of intervals; 0 where none.
+
+    The first ``TOP`` are the strongest, then come ``SAMPLES`` of each interval, lowest first."""
     row: Array
-    """(features, 11, SAMPLES) their rows in the store."""
-    priority: Array
-    """(features, 11, SAMPLES) their hashes; the smallest are kept."""
+    """(features, shown) their rows; -1 where there is none."""
+    inactive: Array
+    """(features, INACTIVE) rows with nothing active around them; -1 where none was found."""
 
     @classmethod
-    def empty(cls, maximum: Array) -> "SecondLook":
-        """Return the state before any row, for features with these maxima."""
-        shape = (len(maximum), INTERVALS, SAMPLES)
-        return cls(
-            maximum,
-            np.zeros((len(maximum), INTERVALS * BINS_AN_INTERVAL), np.int64),
-            np.zeros(shape, np.float32),
-            np.full(shape, -1, np.int64),
-            np.full(shape, np.iinfo(np.uint64).max, np.uint64),
+    def of(cls, block: Block, located: Located, text: Text, sources: int) -> "Statistics":
+        """Count the firings of a block."""
+        n, shown = block.features, TOP + INTERVALS * SAMPLES
+        found = cls(
+            np.zeros(n, np.int64),
+            np.zeros(n),
+            np.zeros(n),
+            np.zeros(n, np.float32),
+            np.zeros((n, sources), np.int64),
+            np.zeros((n, INTERVALS * BINS_AN_INTERVAL), np.int64),
+            np.zeros((n, shown), np.float32),
+            np.full((n, shown), -1, np.int64),
+            np.full((n, INACTIVE), -1, np.int64),
         )
 
-    def add(self, codes: Codes) -> None:
-        """Count the codes of some rows."""
-        _second_look(codes.indices, codes.values, codes.start, codes.place, *self)
+        def count(begin: int, end: int) -> None:
+            _count(
+                block.first, block.starts, block.row, block.value, *located,
+                *text[:-1], text.base, begin, end, *found,
+            )  # fmt: skip
+
+        share_out(count, n, CHUNK)
+        return found
 
     def interval_counts(self) -> Array:
         """(features, 11) rows in each interval, from the lowest to the highest."""
@@ -114,46 +150,8 @@ class SecondLook(NamedTuple):
 
 
 @compiled
-def _first_look(
-    indices: Array,
-    values: Array,
-    start: int,
-    window: Array,
-    source: Array,
-    fired: Array,
-    total: Array,
-    by_source: Array,
-    top_value: Array,
-    top_row: Array,
-    top_window: Array,
-) -> None:
-    for row in range(indices.shape[0]):
-        for entry in range(indices.shape[1]):
-            value = values[row, entry]
-            if value <= 0.0:
-                continue
-            feature = indices[row, entry]
-            fired[feature] += 1
-            total[feature] += value
-            by_source[feature, source[row]] += 1
-            weakest, slot = top_value[feature, 0], 0
-            same = -1
-            for place in range(top_value.shape[1]):
-                if top_window[feature, place] == window[row]:
-                    same = place
-                if top_value[feature, place] < weakest:
-                    weakest, slot = top_value[feature, place], place
-            if same >= 0:
-                weakest, slot = top_value[feature, same], same
-            if value > weakest:
-                top_value[feature, slot] = value
-                top_row[feature, slot] = start + row
-                top_window[feature, slot] = window[row]
-
-
-@compiled
-def _hash(index: int, feature: int) -> np.uint64:
-    # splitmix64's finaliser over the two numbers
+def hashed(index: int, feature: int) -> np.uint64:
+    """Return a hash of two numbers (splitmix64's finaliser)."""
     mixed = np.uint64(index) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(feature)
     mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -161,63 +159,213 @@ def _hash(index: int, feature: int) -> np.uint64:
 
 
 @compiled
-def _second_look(
-    indices: Array,
-    values: Array,
-    start: int,
-    place: Array,
-    maximum: Array,
-    histogram: Array,
-    kept_value: Array,
-    kept_row: Array,
-    priority: Array,
-) -> None:
-    bins = histogram.shape[1]
-    for row in range(indices.shape[0]):
-        for entry in range(indices.shape[1]):
-            value = values[row, entry]
-            if value <= 0.0:
-                continue
-            feature = indices[row, entry]
-            column = min(int(value / maximum[feature] * bins), bins - 1)
-            histogram[feature, column] += 1
-            interval = column // BINS_AN_INTERVAL
-            key = _hash(place[row], feature)
-            last = 0
-            for slot in range(priority.shape[2]):
-                if priority[feature, interval, slot] > priority[feature, interval, last]:
-                    last = slot
-            if key < priority[feature, interval, last]:
-                priority[feature, interval, last] = key
-                kept_value[feature, interval, last] = value
-                kept_row[feature, interval, last] = start + row
+def _context(place: int, start: int, tokens: Array, base: int) -> np.uint64:
+    # FNV-1a over the last tokens of the window up to the place
+    key = np.uint64(0xCBF29CE484222325)
+    for at in range(max(start, place - SAME_CONTEXT + 1), place + 1):
+        key = (key ^ np.uint64(tokens[at - base] + 1)) * np.uint64(0x100000001B3)
+    return key
 
 
 @compiled
-def window_values(
-    indices: Array,
-    values: Array,
-    start: int,
-    place: Array,
+def _keep(
+    rank: float, context: np.uint64, row: int, ranks: Array, contexts: Array, rows: Array
+) -> None:
+    """Keep the firings of lowest rank, one a context; ``rows`` are -1 where there is room."""
+    slot = 0
+    for place in range(len(rows)):
+        if rows[place] >= 0 and contexts[place] == context:
+            if rank < ranks[place]:
+                ranks[place] = rank
+                rows[place] = row
+            return
+        if rows[slot] >= 0 and (rows[place] < 0 or ranks[place] > ranks[slot]):
+            slot = place
+    if rows[slot] < 0 or rank < ranks[slot]:
+        ranks[slot], contexts[slot], rows[slot] = rank, context, row
+
+
+@compiled
+def _count(
+    first: int,
+    starts: Array,
     rows: Array,
-    features: Array,
+    values: Array,
+    place: Array,
+    window: Array,
+    row_place: Array,
+    row_window: Array,
+    start: Array,
+    stop: Array,
+    source: Array,
+    tokens: Array,
+    base: int,
+    begin: int,
+    end: int,
+    fired: Array,
+    total: Array,
+    squares: Array,
+    maximum: Array,
+    by_source: Array,
+    histogram: Array,
+    value: Array,
+    row: Array,
+    inactive: Array,
+) -> None:
+    bins = histogram.shape[1]
+    shown = value.shape[1]
+    ranks, contexts = np.empty(shown), np.empty(shown, np.uint64)
+    for f in range(begin, end):
+        low, high = starts[f], starts[f + 1]
+        fired[f] = high - low
+        most = np.float32(0.0)
+        for e in range(low, high):
+            total[f] += values[e]
+            squares[f] += np.float64(values[e]) * values[e]
+            by_source[f, source[window[e]]] += 1
+            most = max(most, values[e])
+        maximum[f] = most
+        ranks[:] = np.inf
+        best = low
+        for e in range(low, high):
+            own = window[e]
+            # the strongest of its window, once the window has been passed
+            if e == low or window[best] != own or values[e] > values[best]:
+                best = e
+            if e + 1 == high or window[e + 1] != own:
+                _offer(
+                    best, -values[best], place, start[own], tokens, base,
+                    0, TOP, ranks, contexts, row[f],
+                )  # fmt: skip
+            column = min(int(values[e] / most * bins), bins - 1)
+            histogram[f, column] += 1
+            key = np.float64(hashed(place[e], first + f) >> np.uint64(11))
+            slot = TOP + column // BINS_AN_INTERVAL * SAMPLES
+            _offer(
+                e, key, place, start[own], tokens, base,
+                slot, slot + SAMPLES, ranks, contexts, row[f],
+            )  # fmt: skip
+        _order(rows, values, ranks, row[f], value[f])
+        _silent(first + f, place[low:high], row_place, row_window, start, stop, inactive[f])
+
+
+@compiled
+def _offer(
+    entry: int,
+    rank: float,
+    place: Array,
+    start: int,
+    tokens: Array,
+    base: int,
+    low: int,
+    high: int,
+    ranks: Array,
+    contexts: Array,
+    kept: Array,
+) -> None:
+    for slot in range(low, high):
+        if rank < ranks[slot]:
+            context = _context(place[entry], start, tokens, base)
+            _keep(rank, context, entry, ranks[low:high], contexts[low:high], kept[low:high])
+            return
+
+
+@compiled
+def _order(rows: Array, values: Array, ranks: Array, kept: Array, value: Array) -> None:
+    """Sort the strongest, and each interval's samples, by rank; entries become rows."""
+    low = 0
+    while low < len(kept):
+        high = low + (TOP if low == 0 else SAMPLES)
+        for i in range(low + 1, high):
+            entry, rank, j = kept[i], ranks[i], i
+            while (
+                j > low
+                and entry >= 0
+                and (kept[j - 1] < 0 or _before(rank, entry, ranks[j - 1], kept[j - 1]))
+            ):
+                kept[j], ranks[j] = kept[j - 1], ranks[j - 1]
+                j -= 1
+            kept[j], ranks[j] = entry, rank
+        low = high
+    for i in range(len(kept)):
+        if kept[i] >= 0:
+            value[i] = values[kept[i]]
+            kept[i] = rows[kept[i]]
+
+
+@compiled
+def _before(rank: float, entry: int, other_rank: float, other: int) -> bool:
+    return rank < other_rank or (rank == other_rank and entry < other)
+
+
+@compiled
+def _silent(
+    feature: int,
+    fires: Array,
+    place: Array,
+    window: Array,
+    start: Array,
+    stop: Array,
+    inactive: Array,
+) -> None:
+    """Draw rows around which the feature does not fire, in its window, and none twice."""
+    found = 0
+    for draw in range(DRAWS):
+        if found == len(inactive):
+            return
+        row = int(hashed(draw, feature) % np.uint64(len(place)))
+        own = window[row]
+        low = max(start[own], place[row] - BEFORE)
+        high = min(stop[own], place[row] + AFTER + 1)
+        # the first firing at ``low`` or later
+        left, right = 0, len(fires)
+        while left < right:
+            middle = (left + right) // 2
+            if fires[middle] < low:
+                left = middle + 1
+            else:
+                right = middle
+        new = left == len(fires) or fires[left] >= high
+        for other in range(found):
+            new = new and inactive[other] != row
+        if new:
+            inactive[found] = row
+            found += 1
+
+
+@compiled
+def _locate(rows: Array, place: Array, window: Array, out_place: Array, out_window: Array) -> None:
+    for e in range(len(rows)):
+        out_place[e], out_window[e] = place[rows[e]], window[rows[e]]
+
+
+@compiled
+def context_values(
+    starts: Array,
+    place: Array,
+    values: Array,
+    feature: Array,
     low: Array,
+    stop: Array,
     width: int,
 ) -> Array:
     """Return (examples, width) values of each example's feature on the tokens around it.
 
-    Token ``low[e] + j`` of the corpus is column j; tokens without a row in the store are 0.
+    Token ``low[e] + j`` of the corpus is column j, up to before ``stop[e]``; tokens without a row
+    are 0.
     """
-    found = np.zeros((rows.shape[0], width), np.float32)
-    for example in range(rows.shape[0]):
-        for step in (-1, 1):
-            row = rows[example] - start + (0 if step == -1 else 1)
-            while 0 <= row < indices.shape[0]:
-                column = place[row] - low[example]
-                if column < 0 or column >= width:
-                    break
-                for entry in range(indices.shape[1]):
-                    if indices[row, entry] == features[example] and values[row, entry] > 0.0:
-                        found[example, column] = values[row, entry]
-                row += step
+    found = np.zeros((len(feature), width), np.float32)
+    for example in range(len(feature)):
+        left, right = starts[feature[example]], starts[feature[example] + 1]
+        end = right
+        while left < right:
+            middle = (left + right) // 2
+            if place[middle] < low[example]:
+                left = middle + 1
+            else:
+                right = middle
+        high = min(low[example] + width, stop[example])
+        while left < end and place[left] < high:
+            found[example, place[left] - low[example]] = values[left]
+            left += 1
     return found

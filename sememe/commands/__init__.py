@@ -9,8 +9,9 @@ from typing import Any
 from sememe.commands.activations import Activations
 from sememe.commands.dials import Recipe
 from sememe.commands.dictionaries import Describe, Evaluate, Train
+from sememe.commands.exporting import Export
 from sememe.commands.inputs import Corpus, Harvest, Sites
-from sememe.commands.job import Export, Index, Map, Plan, Serve
+from sememe.commands.job import Index, Map, Plan, Serve
 from sememe.commands.studies import Study
 
 __all__ = ["COMMANDS", "Map", "Recipe", "Train"]

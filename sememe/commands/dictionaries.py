@@ -13,7 +13,11 @@ from sememe.terminal import terminal_progress
 
 if TYPE_CHECKING:
     from sememe.activations.buffered import BufferedStream
+    from sememe.activations.store import Activations
     from sememe.activations.stream import Stream
+    from sememe.atlas.store import Atlas
+    from sememe.dictionaries.dictionary import Dictionary
+    from sememe.job import Run
     from sememe.progress import Progress
 
 
@@ -138,16 +142,60 @@ class Describe:
 
     run: Positional[Path]
     """What `sememe map` made, or the same directories made stage by stage."""
+    part: str | None = None
+    """Only read a part of the store, such as 2/8, the second of eight, and leave what the atlas
+    needs of it. Parts can be made at the same time; without this option they are put together."""
+    beside: Path | None = None
+    """Another run of the same site: its map is kept, and these features are placed on it."""
     json: bool = False
     """Print JSON."""
 
     def __call__(self) -> None:
-        from sememe.atlas.describe import describe
         from sememe.job import open_run
 
         run, dictionary, stored, _, corpus = open_run(self.run)
+        if self.part is not None:
+            show(self._part(self.part, run, dictionary, stored), self.json)
+            return
+        from sememe.atlas.describe import describe
+
         with terminal_progress() as progress:
             model = run.load_model(progress)
-            atlas = describe(model, dictionary, stored, corpus, run.atlas, progress=progress)
+            atlas = describe(
+                model,
+                dictionary,
+                stored,
+                corpus,
+                run.atlas,
+                beside=self._other(),
+                progress=progress,
+            )
         facts = {name: atlas.manifest[name] for name in ("features", "alive", "tokens", "l0")}
         show({**facts, **atlas.manifest["statuses"], "out": str(run.atlas)}, self.json)
+
+    def _part(
+        self, part: str, run: "Run", dictionary: "Dictionary", stored: "Activations"
+    ) -> dict[str, object]:
+        from sememe.atlas.describe import PARTS
+        from sememe.atlas.parts import describe_part, shards_of
+
+        if self.beside is not None:
+            raise UsageError("--beside is for the whole atlas, but --part was given")
+        shards = shards_of(part, stored.shards)
+        rows = stored.shard_starts[shards.stop] - stored.shard_starts[shards.start]
+        folder = run.atlas / PARTS
+        with terminal_progress() as progress:
+            progress.start(f"describe {part}", rows, "tokens")
+            describe_part(dictionary, stored, folder, shards, progress=progress)
+            progress.finish()
+        return {"shards": len(shards), "tokens": rows, "out": str(folder)}
+
+    def _other(self) -> "tuple[Atlas, Dictionary] | None":
+        from sememe.atlas.store import Atlas
+        from sememe.dictionaries.dictionary import Dictionary
+        from sememe.job import Run
+
+        if self.beside is None:
+            return None
+        other = Run(self.beside)
+        return Atlas.open(other.atlas), Dictionary.load(other.dictionary)

@@ -150,37 +150,3 @@ class Index:
                 encode = sentence_encoder(progress)
                 index_meanings(atlas, run.meanings, encode, progress=progress)
         show({"features": atlas.features, "out": str(run.index)}, self.json)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Export:
-    """Write a read-only site of a run's features, which opens from its folder without a server."""
-
-    run: Positional[Path]
-    """What `sememe map` made."""
-    site: Path
-    """Directory of the site; open its index.html."""
-    features: tuple[int, ...] = ()
-    """Features to show, about 130 KB each; by default all."""
-    json: bool = False
-    """Print JSON."""
-
-    def __call__(self) -> None:
-        from sememe.artefacts import read_json
-        from sememe.atlas.search import Search
-        from sememe.atlas.store import Atlas
-        from sememe.job import Run
-        from sememe.web.site import export_site
-
-        run = Run(self.run)
-        atlas = Atlas.open(run.atlas)
-        with terminal_progress() as progress:
-            shown = export_site(
-                atlas,
-                self.site,
-                features=self.features or None,
-                report=read_json(run.report) if run.report.exists() else {},
-                search=Search(atlas, run.path),
-                progress=progress,
-            )
-        show({"features": shown, "out": str(self.site)}, self.json)

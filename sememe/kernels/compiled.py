@@ -211,6 +211,23 @@ def differences(a: Array, b: Array, factor: float, out: Array) -> None:
 
 
 @compiled
+def mark(starts: Array, members: Array, sets: Array, out: Array) -> None:
+    """Set ``out`` to true at the members of ``sets``; those of set s begin at ``starts[s]``."""
+    for s in sets:
+        for e in range(starts[s], starts[s + 1]):
+            out[members[e]] = True
+
+
+@compiled
+def count(groups: Array, which: Array, out: Array) -> None:
+    """Add to ``out`` how many of ``which`` are in each group; those in none have -1."""
+    for i in which:
+        group = groups[i]
+        if 0 <= group < len(out):
+            out[group] += 1
+
+
+@compiled
 def products(rows: Array, vector: Array, step: Array, out: Array) -> None:
     """Write the product of each int8 row with a vector, times the row's step."""
     for i in range(rows.shape[0]):

@@ -1,6 +1,6 @@
 """A language model with its tokenizer, its sites, and the way from its stream to the logits."""
 
-from collections.abc import Sequence
+from collections.abc import Callable
 
 import torch
 from jaxtyping import Float, Int
@@ -123,25 +123,32 @@ class LanguageModel:
         logits: Tensor = output.logits
         return logits
 
-    def direct_logits(
-        self, directions: Float[Tensor, "n width"], tokens: Sequence[int] | None = None
-    ) -> Float[Tensor, "n vocab"]:
+    def direct_logits(self, directions: Float[Tensor, "n width"]) -> Float[Tensor, "n vocab"]:
         r"""Return what directions of the residual stream add to the logits by the direct path.
 
         $$(g \odot (d - \bar d)) \cdot W_U$$ with $W_U$ the unembedding, $g$ the final norm's
         weight, and the mean taken off where that norm takes it off (LayerNorm). The division by
         the size of the whole stream, which scales all logits of a token alike, is left out, and so
-        are a bias and a soft cap or scale after the unembedding. With ``tokens`` only theirs.
+        are a bias and a soft cap or scale after the unembedding.
         """
+        return self.direct_path()(directions)
+
+    def direct_path(
+        self, tokens: Int[Tensor, " vocab"] | None = None
+    ) -> Callable[[Float[Tensor, "n width"]], Float[Tensor, "n vocab"]]:
+        """Return :meth:`direct_logits` to some tokens or all, their weights made ready once."""
         head = self.module.get_output_embeddings()
-        weight: Tensor = head.weight
-        if tokens is not None:
-            weight = weight[list(tokens)]
+        weight: Tensor = head.weight if tokens is None else head.weight[tokens.to(self.device)]
         scale, centred = _norm_scale(self._final_norm())
-        directions = directions.to(self.device, torch.float32)
-        if centred:
-            directions = directions - directions.mean(-1, keepdim=True)
-        return (directions * scale) @ weight.float().T
+        scaled = (weight.float() * scale).T
+
+        def logits(directions: Float[Tensor, "n width"]) -> Float[Tensor, "n vocab"]:
+            directions = directions.to(self.device, torch.float32)
+            if centred:
+                directions = directions - directions.mean(-1, keepdim=True)
+            return directions @ scaled
+
+        return logits
 
     def _final_norm(self) -> nn.Module | None:
         layout = layout_of(self.module)

@@ -72,15 +72,17 @@ class LivePrompt:
         By the direct path, against the mean over the vocabulary. UsageError where there is none.
         """
         width = self._mean_readout.shape[0]
-        readout = self.model.direct_logits(torch.eye(width), [token])[:, 0] - self._mean_readout
+        readout = (
+            self.model.direct_path(torch.tensor([token]))(torch.eye(width))[:, 0]
+            - self._mean_readout
+        )
         return (self._directions(features) @ readout).numpy()
 
     @cached_property
     def _mean_readout(self) -> Float[torch.Tensor, " width"]:
         """What a unit of each number of the residual stream adds to the logits' mean."""
-        self._check_direct_path()
         rows = torch.eye(self.dictionary.W_dec.shape[1]).split(64)
-        return torch.cat([self.model.direct_logits(part).mean(1) for part in rows])
+        return torch.cat([self._logits(part).mean(1) for part in rows])
 
     def of_feature(self, feature: int) -> npt.NDArray[np.float32]:
         """Return what one unit of a feature adds to the logit of every token.
@@ -88,18 +90,22 @@ class LivePrompt:
         By the direct path, against the median token, as in the atlas. UsageError where there is
         none.
         """
-        self._check_direct_path()
-        effect = self.model.direct_logits(self._directions([feature]))[0]
+        effect = self._logits(self._directions([feature]))[0]
         return (effect - effect.median()).numpy()
 
     def _directions(self, features: Sequence[int]) -> Float[torch.Tensor, "n width"]:
         rows = self.dictionary.directions(torch.tensor(features)).float()
         return torch.nn.functional.normalize(rows, dim=1)
 
-    def _check_direct_path(self) -> None:
+    @cached_property
+    def _logits(
+        self,
+    ) -> Callable[[Float[torch.Tensor, "n width"]], Float[torch.Tensor, "n vocab"]]:
+        """The direct path from the residual stream to the logits."""
         site = self.dictionary.site
         if not writes_to_stream(self.model, site):
             raise UsageError(f"site {site} has no direct path to the logits")
+        return self.model.direct_path()
 
     def _read(self, ids: list[int], site: str) -> Float[torch.Tensor, "tokens width"]:
         bos = self.model.tokenizer.bos

@@ -118,7 +118,7 @@ def make_app(
         return json_response(document)
 
     page = _Pages(declared).document
-    return Starlette(
+    app = Starlette(
         routes=[
             *(end.route() for end in declared),
             Route("/openapi.json", described),
@@ -128,6 +128,8 @@ def make_app(
         middleware=[Middleware(Guard, token=token, port=port)],
         exception_handlers={UsageError: _usage, SememeError: _failed, HTTPException: _http},
     )
+    app.state.views = views
+    return app
 
 
 def bind(port: int) -> socket.socket:
@@ -208,6 +210,7 @@ def serve(
             ws="none",
             timeout_graceful_shutdown=2,
         )
+        threading.Thread(target=app.state.views.finder.prepare, daemon=True).start()
         announce(f"http://{HOST}:{port}/?token={token}")
         with suppress(KeyboardInterrupt):
             _Server(config, stop).run(sockets=[listener])

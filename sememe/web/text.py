@@ -1,7 +1,7 @@
 """Token ids as text a person can read: bytes of one character joined, nothing replaced or lost."""
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 from msgspec import UNSET, UnsetType
@@ -22,7 +22,8 @@ class TokenText:
         self.vocabulary = vocabulary
         self.label = lru_cache(maxsize=1 << 16)(self._label)
         self._plain = [_plain(data) for data in vocabulary]
-        self._silent = lru_cache(maxsize=1 << 16)(self._silent_piece)
+        self._joining = {token for token, text in enumerate(self._plain) if text is None}
+        self._silent = _Made(self._silent_piece)
         self._joined = lru_cache(maxsize=1 << 16)(self._join_anew)
 
     def _label(self, token: int) -> str:
@@ -72,16 +73,16 @@ class TokenText:
         """Return the pieces of ``tokens`` with the largest of their tokens' ``values``."""
         # A page shows thousands of tokens, so this is kept short.
         plain, silent = self._plain, self._silent
-        if all(plain[token] is not None for token in tokens):
+        if self._joining.isdisjoint(tokens):
             return [
-                Piece(plain[token], [token], round(value, 4)) if value else silent(token)  # type: ignore[arg-type]
+                Piece(plain[token], [token], round(value, 4)) if value else silent[token]  # type: ignore[arg-type]
                 for token, value in zip(tokens, values, strict=True)
             ]
         found = []
         for text, start, stop in self.spans(tokens):
             value = max(values[start:stop])
             if stop == start + 1 and not value:
-                found.append(silent(tokens[start]))
+                found.append(silent[tokens[start]])
             else:
                 ids = tokens[start:stop]
                 found.append(Piece(text, list(ids), round(value, 4), self.broken(ids)))
@@ -95,6 +96,17 @@ class TokenText:
             except UnicodeDecodeError:
                 return True
         return UNSET
+
+
+class _Made(dict[int, Piece]):
+    """Pieces that are made when first asked for."""
+
+    def __init__(self, make: Callable[[int], Piece]) -> None:
+        super().__init__()
+        self.make = make
+
+    def __missing__(self, token: int) -> Piece:
+        return self.setdefault(token, self.make(token))
 
 
 def _plain(data: bytes) -> str | None:

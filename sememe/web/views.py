@@ -142,7 +142,7 @@ class Views:
             offset=offset,
             more=found.more,
             rows=[self.row(number) for number in numbers],
-            facets=self.finder.facets(found) if facets else {},
+            facets=self.finder.facets(query) if facets else {},
         )
 
     def sample(self, seed: int, count: int) -> answers.Sample:

@@ -1,6 +1,5 @@
 """An atlas against what a plain loop over dense feature values finds."""
 
-import itertools
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -14,15 +13,15 @@ from sememe.activations.rules import HarvestConfig
 from sememe.activations.store import Activations
 from sememe.activations.stream import Stream
 from sememe.atlas.describe import describe
-from sememe.atlas.examples import AFTER, BEFORE
-from sememe.atlas.statistics import INTERVALS, Codes, FirstLook, SecondLook
+from sememe.atlas.parts import describe_part, shards_of
+from sememe.atlas.statistics import AFTER, BEFORE, INTERVALS, SAME_CONTEXT
 from sememe.atlas.store import Atlas
 from sememe.corpora.build import build_corpus
 from sememe.corpora.corpus import Corpus
 from sememe.dictionaries import ReLU
 from sememe.dictionaries.dictionary import Dictionary
 from sememe.dictionaries.objectives import L1, Reconstruction
-from sememe.errors import UsageError
+from sememe.errors import SememeError, UsageError
 from sememe.models.load import LanguageModel
 from sememe.training import TrainConfig, recipes
 from sememe.training.loop import train
@@ -100,6 +99,7 @@ def test_statistics_are_those_of_a_plain_loop(described: Described) -> None:
             assert page["top"] == []
             continue
         assert page["mean"] == pytest.approx(float(fired.mean()), rel=1e-4)
+        assert page["mean_square"] == pytest.approx(float((fired**2).mean()), rel=1e-4)
         assert page["maximum"] == pytest.approx(float(fired.max()), rel=1e-5)
         assert page["status"] == ("dense" if len(fired) / rows > 0.1 else "alive")
         counts, _ = np.histogram(
@@ -141,24 +141,25 @@ def test_examples_show_the_features_values_on_the_models_own_text(described: Des
             assert example["value"] == pytest.approx(expected[example["centre"]], abs=1e-3)
 
 
-def test_top_examples_are_the_strongest_of_different_windows(described: Described) -> None:
+def test_top_examples_are_the_strongest_of_windows_and_contexts(described: Described) -> None:
     position = described.stored.read("position", 0, described.stored.rows).numpy()
-    window = described.stored.read("place", 0, described.stored.rows).numpy() - position
+    place = described.stored.read("place", 0, described.stored.rows).numpy()
+    window = place - position
+    text = described.corpus.tokens(0, len(described.corpus))
     for feature in range(described.atlas.features):
-        page = described.atlas.feature(feature)
         values = described.dense[:, feature]
-        if not page["top"]:
-            continue
-        best: dict[int, float] = {}
-        for row in np.nonzero(values)[0]:
-            best[int(window[row])] = max(best.get(int(window[row]), 0.0), float(values[row]))
-        strongest = sorted(best.values(), reverse=True)
-        shown = [example["value"] for example in page["top"]]
-        assert shown == sorted(shown, reverse=True)
-        assert shown[0] == pytest.approx(strongest[0], abs=1e-3)
-        assert len(shown) <= 20
-        # copies of a context are shown once, so the list may skip some, never add any
-        assert all(any(abs(value - other) < 1e-3 for other in strongest[:32]) for value in shown)
+        best: dict[int, int] = {}
+        for row in np.nonzero(values)[0].tolist():
+            other = best.setdefault(int(window[row]), row)
+            if values[row] > values[other]:
+                best[int(window[row])] = row
+        strongest: dict[bytes, float] = {}
+        for first, row in best.items():
+            stop = int(place[row]) + 1
+            context = text[max(first, stop - SAME_CONTEXT) : stop].tobytes()
+            strongest[context] = max(strongest.get(context, 0.0), float(values[row]))
+        shown = [example["value"] for example in described.atlas.feature(feature)["top"]]
+        assert shown == pytest.approx(sorted(strongest.values(), reverse=True)[:20], abs=1e-3)
 
 
 def test_interval_examples_lie_in_their_intervals(described: Described) -> None:
@@ -177,9 +178,18 @@ def test_neighbours_and_logit_effects_against_float64(described: Described) -> N
     rows = described.dictionary.W_dec.detach().double()
     rows = rows / rows.norm(dim=1, keepdim=True)
     cosine = rows @ rows.T
+    tokenizer = described.model.tokenizer
+    text = described.corpus.tokens(0, len(described.corpus))
+    used = [
+        token in text
+        or tokenizer.encode(tokenizer.bytes_of[token].decode("utf-8", "replace")) == [token]
+        for token in range(tokenizer.vocabulary)
+    ]
+    kept = np.flatnonzero(np.array(used) & ~np.isin(np.arange(len(used)), [*tokenizer.special]))
+    assert len(kept) < len(used)
     module = described.model.module
     gain = module.model.norm.weight.double()
-    effects = (rows * gain) @ module.lm_head.weight.double().T
+    effects = (rows * gain) @ module.lm_head.weight.double()[kept].T
     effects -= effects.median(dim=1, keepdim=True).values
     for feature in range(0, described.atlas.features, 7):
         page = described.atlas.feature(feature)
@@ -188,56 +198,226 @@ def test_neighbours_and_logit_effects_against_float64(described: Described) -> N
         assert [number for number, _ in page["neighbours"]] == order
         for number, value in page["neighbours"]:
             assert value == pytest.approx(float(cosine[feature, number]), abs=1e-4)
-        effects[feature, sorted(described.model.tokenizer.special)] = 0
-        ranked = effects[feature].argsort(descending=True).tolist()
+        ranked = kept[effects[feature].argsort(descending=True).numpy()].tolist()
         assert [token for token, _ in page["promotes"]] == ranked[:12]
         assert [token for token, _ in page["suppresses"]] == ranked[::-1][:12]
+        effect = dict(zip(kept.tolist(), effects[feature].tolist(), strict=True))
         for token, value in page["promotes"] + page["suppresses"]:
-            assert value == pytest.approx(float(effects[feature, token]), abs=2e-4)
+            assert value == pytest.approx(effect[token], abs=2e-4)
+        edges = page["logits"]["edges"]
+        assert edges[0] == pytest.approx(min(effect.values()), abs=2e-4)
+        assert edges[-1] == pytest.approx(max(effect.values()), abs=2e-4)
+        counts, _ = np.histogram([*effect.values()], bins=edges)
+        # effects on an edge may fall to either side
+        assert sum(page["logits"]["counts"]) == len(kept)
+        assert np.abs(np.array(page["logits"]["counts"]) - counts).sum() <= 6
 
 
-def test_the_same_looks_whatever_the_split() -> None:
-    draw = np.random.default_rng(0)
-    rows, k, features = 600, 4, 20
-    indices = np.argsort(draw.random((rows, features)), axis=1)[:, :k].astype(np.int32)
-    values = np.maximum(draw.normal(size=(rows, k)), 0).astype(np.float32)
-    place = np.sort(draw.choice(10 * rows, rows, replace=False))
-    source = draw.integers(0, 3, rows).astype(np.int16)
-
-    def looks(cuts: list[int]) -> tuple[FirstLook, SecondLook]:
-        bounds = [0, *cuts, rows]
-        parts = [
-            Codes(indices[a:b], values[a:b], a, place[a:b], place[a:b] // 60 * 60, source[a:b])
-            for a, b in itertools.pairwise(bounds)
-        ]
-        first = FirstLook.empty(features, 3)
-        for part in parts:
-            first.add(part)
-        second = SecondLook.empty(first.maximum)
-        for part in parts:
-            second.add(part)
-        return first, second
-
-    whole, split = looks([]), looks([7, 100, 451])
-    for a, b in zip([*whole[0], *whole[1]], [*split[0], *split[1]], strict=True):
-        np.testing.assert_array_equal(a, b)
+def test_tokens_before_and_after_are_counted_over_every_firing(described: Described) -> None:
+    store = described.stored
+    place, position = (store.read(name, 0, store.rows).numpy() for name in ("place", "position"))
+    windows = described.corpus.windows(CONTEXT - 1, held_out=False)
+    end = dict(zip(windows.start.tolist(), (windows.start + windows.length).tolist(), strict=True))
+    text = described.corpus.tokens(0, len(described.corpus))
+    for feature in range(0, described.atlas.features, 3):
+        page = described.atlas.feature(feature)
+        shares: dict[str, dict[int, float]] = {"tokens": {}, "before": {}, "after": {}}
+        values = described.dense[:, feature]
+        for row in np.flatnonzero(values):
+            for name, step in (("tokens", 0), ("before", -1), ("after", 1)):
+                first, at = int(place[row] - position[row]), int(place[row]) + step
+                if first <= at < end[first]:
+                    token = int(text[at])
+                    share = float(values[row]) / float(values.sum(dtype=np.float64))
+                    shares[name][token] = shares[name].get(token, 0.0) + share
+        for name, expected in shares.items():
+            best = sorted(expected.values(), reverse=True)[:8]
+            assert [share for _, share in page[name]] == pytest.approx(best, abs=1e-4)
+            for token, share in page[name]:
+                assert share == pytest.approx(expected[token], abs=1e-4)
+        assert page["token_share"] == pytest.approx(max(shares["tokens"].values(), default=0))
 
 
-def test_samples_of_an_interval_are_uniform() -> None:
-    """Rows of one feature, all in the top interval: each is kept with probability 8 / 40."""
-    kept = np.zeros(40)
-    for trial in range(400):
-        place = np.arange(40) + 1000 * trial
-        one = np.ones((40, 1), np.float32)
-        codes = Codes(np.zeros((40, 1), np.int32), one, 0, place, place, np.zeros(40, np.int16))
-        look = SecondLook.empty(np.ones(1, np.float32))
-        look.add(codes)
-        rows = look.row[0, INTERVALS - 1]
-        assert len(set(rows.tolist())) == 8
-        kept[rows] += 1
-    expected = 400 * 8 / 40
-    chi_square = float(((kept - expected) ** 2 / expected).sum())
-    assert chi_square < 75  # 39 degrees of freedom: beyond this once in 2,000 draws
+def test_cofiring_is_the_jaccard_index_of_the_tokens(described: Described) -> None:
+    fires = (described.dense > 0).astype(np.int64)
+    both = fires.T @ fires
+    count = both.diagonal()
+    with np.errstate(invalid="ignore"):
+        jaccard = both / (count[:, None] + count - both)
+    jaccard[(both < 2) | np.eye(len(both), dtype=bool)] = 0
+    for feature in np.flatnonzero(count):
+        shown = described.atlas.feature(int(feature))["cofiring"]
+        best = np.sort(jaccard[feature])[::-1][:10]
+        # of features that fire often 512 firings are looked at
+        error = 1e-4 if count[feature] <= 512 else 0.1
+        assert [index for _, index in shown] == pytest.approx(best[best > 0], abs=error)
+        for other, index in shown:
+            assert index == pytest.approx(jaccard[feature, other], abs=error)
+
+
+def test_correlated_neurons_against_numpy(described: Described) -> None:
+    rows = described.stored.read(SITE, 0, described.stored.rows).numpy().astype(np.float64)
+    width = rows.shape[1]
+    with np.errstate(invalid="ignore"):  # dead features
+        expected = np.corrcoef(described.dense.astype(np.float64), rows, rowvar=False)[:96, 96:]
+    for feature in np.flatnonzero(described.dense.any(axis=0)):
+        shown = described.atlas.feature(int(feature))["correlated"]
+        best = np.sort(np.abs(expected[feature]))[::-1][: min(10, width)]
+        assert [abs(value) for _, value in shown] == pytest.approx(best, abs=2e-3)
+        for neuron, value in shown:
+            assert value == pytest.approx(expected[feature, neuron], abs=2e-3)
+
+
+def test_what_the_weights_say_against_numpy(described: Described) -> None:
+    decoder = described.dictionary.W_dec.detach().double().numpy()
+    encoder = described.dictionary.W_enc.detach().double().numpy()
+    norm = np.linalg.norm(decoder, axis=1)
+    cosine = (encoder * decoder).sum(axis=1) / norm / np.linalg.norm(encoder, axis=1)
+    spread = (decoder**2).sum(axis=1) ** 2 / (decoder**4).sum(axis=1) / decoder.shape[1]
+    columns = described.atlas.columns
+    np.testing.assert_allclose(columns["norm"], norm, rtol=1e-5)
+    np.testing.assert_allclose(columns["alignment"], cosine, atol=1e-5)
+    np.testing.assert_allclose(columns["neurons"], spread, rtol=1e-4)
+    for feature in range(0, described.atlas.features, 9):
+        row = decoder[feature] / norm[feature]
+        best = np.argsort(-np.abs(row))[:10]
+        page = described.atlas.feature(feature)
+        assert [neuron for neuron, _ in page["basis"]] == best.tolist()
+        assert [weight for _, weight in page["basis"]] == pytest.approx(row[best], abs=1e-4)
+        assert page["norm"] == pytest.approx(norm[feature], rel=1e-5)
+
+
+def test_columns_say_what_pages_say(described: Described) -> None:
+    columns = described.atlas.columns
+    sources = described.atlas.manifest["sources"]
+    for feature in range(described.atlas.features):
+        page = described.atlas.feature(feature)
+        for name in ("mean_square", "norm", "alignment", "neurons", "token_share"):
+            assert columns[name][feature] == pytest.approx(page[name])
+        if page["count"]:
+            label, share = page["sources"][0]
+            assert sources[columns["source"][feature]] == label
+            assert columns["source_share"][feature] == pytest.approx(share, abs=1e-4)
+        else:
+            assert columns["source"][feature] == -1
+            assert np.isnan(columns["x"][feature])
+    assert np.isfinite(columns["x"]).sum() == described.atlas.manifest["alive"]
+
+
+def test_inactive_text_is_silent(described: Described) -> None:
+    place = described.stored.read("place", 0, described.stored.rows).numpy()
+    row_of = {int(p): row for row, p in enumerate(place)}
+    shown = 0
+    for feature in range(described.atlas.features):
+        page = described.atlas.feature(feature)
+        for example in page["inactive"]:
+            start = int(described.corpus.start[example["document"]]) + example["position"]
+            stop = start + len(example["tokens"])
+            assert example["tokens"] == described.corpus.tokens(start, stop).tolist()
+            assert not any(example["values"])
+            rows = [row_of[p] for p in range(start, stop) if p in row_of]
+            assert not described.dense[rows, feature].any()
+            shown += 1
+    assert shown
+
+
+def test_no_list_shows_a_context_twice(described: Described) -> None:
+    for feature in range(described.atlas.features):
+        page = described.atlas.feature(feature)
+        for shown in [page["top"], *(interval["examples"] for interval in page["intervals"])]:
+            contexts = [
+                tuple(e["tokens"][max(0, e["centre"] - SAME_CONTEXT + 1) : e["centre"] + 1])
+                for e in shown
+            ]
+            assert len(set(contexts)) == len(contexts)
+
+
+def test_parts_made_apart_give_the_same_bytes(tmp_path: Path, described: Described) -> None:
+    parts = (range(2, described.stored.shards), range(2))
+    for shards in parts:
+        describe_part(described.dictionary, described.stored, tmp_path / "parts", shards)
+    begun = [path.stat().st_mtime_ns for path in (tmp_path / "parts").glob("*.safetensors")]
+    assert len(begun) == described.stored.shards + len(parts)
+    describe(described.model, described.dictionary, described.stored, described.corpus, tmp_path)
+    for name in ("features.sqlite", "columns.safetensors", "manifest.json"):
+        assert (tmp_path / name).read_bytes() == (described.atlas.path / name).read_bytes()
+    assert not (tmp_path / "parts").exists()
+
+
+def test_a_damaged_shard_of_a_killed_part_is_made_again(
+    tmp_path: Path, described: Described
+) -> None:
+    describe_part(described.dictionary, described.stored, tmp_path / "parts", range(2))
+    (sums,) = (tmp_path / "parts").glob("sums*")
+    sums.unlink()
+    firings = tmp_path / "parts/firings-00001.safetensors"
+    firings.write_bytes(firings.read_bytes()[:-8])
+    describe(described.model, described.dictionary, described.stored, described.corpus, tmp_path)
+    for name in ("features.sqlite", "columns.safetensors"):
+        assert (tmp_path / name).read_bytes() == (described.atlas.path / name).read_bytes()
+
+
+def test_parts_of_another_store_are_refused(tmp_path: Path, described: Described) -> None:
+    describe_part(described.dictionary, described.stored, tmp_path / "parts", range(1))
+    other = Dictionary(described.dictionary.config)
+    other.save(tmp_path / "other", made_from={})
+    with pytest.raises(SememeError, match="dictionary="):
+        describe_part(other, described.stored, tmp_path / "parts", range(1, 2))
+
+
+@pytest.mark.parametrize("shards", [range(0), range(1, 99), range(-1, 1)])
+def test_shards_that_are_not_there_are_refused(
+    tmp_path: Path, described: Described, shards: range
+) -> None:
+    with pytest.raises(UsageError, match="shards"):
+        describe_part(described.dictionary, described.stored, tmp_path / "parts", shards)
+
+
+def test_a_dictionary_described_beside_itself_lies_where_it_lay(
+    tmp_path: Path, described: Described
+) -> None:
+    """Its nearest row is its own; two others weigh a little."""
+    atlas = describe(
+        described.model,
+        described.dictionary,
+        described.stored,
+        described.corpus,
+        tmp_path,
+        beside=(described.atlas, described.dictionary),
+    )
+    assert atlas.manifest["made_from"]["map"] == described.atlas.manifest["hash"]
+    for axis in ("x", "y"):
+        old, new = described.atlas.columns[axis], atlas.columns[axis]
+        np.testing.assert_array_equal(np.isnan(old), np.isnan(new))
+        assert np.corrcoef(old[~np.isnan(old)], new[~np.isnan(new)])[0, 1] > 0.8
+
+
+def test_a_map_of_another_dictionary_is_refused(tmp_path: Path, described: Described) -> None:
+    other = Dictionary(described.dictionary.config)
+    other.save(tmp_path / "other", made_from={})
+    with pytest.raises(SememeError, match="use the parts of one run"):
+        describe(
+            described.model,
+            described.dictionary,
+            described.stored,
+            described.corpus,
+            tmp_path / "atlas",
+            beside=(described.atlas, other),
+        )
+
+
+@pytest.mark.parametrize(
+    ("part", "expected"),
+    [("1/3", range(3)), ("2/3", range(3, 6)), ("3/3", range(6, 10)), ("1/1", range(10))],
+)
+def test_parts_of_a_store_are_all_its_shards(part: str, expected: range) -> None:
+    assert shards_of(part, 10) == expected
+
+
+@pytest.mark.parametrize("part", ["0/3", "4/3", "1/11", "1", "a/b", "/", "-1/2", "1/2/3"])
+def test_parts_that_are_none_are_refused(part: str) -> None:
+    with pytest.raises(UsageError, match="expected i/n"):
+        shards_of(part, 10)
 
 
 def test_a_dictionary_of_another_model_is_refused(tmp_path: Path, described: Described) -> None:

@@ -99,7 +99,7 @@ def test_queries_find_what_a_loop_finds(finder: Finder, asked: dict[str, Any]) -
     found = finder.find(query)
     expected = {number for number in range(COUNT) if passes(finder, query, number)}
     assert sorted(found.numbers.tolist()) == sorted(expected)
-    facets = finder.facets(found)
+    facets = finder.facets(query)
     status = finder.atlas.columns["status"]
     assert facets["status"] == {
         name: count

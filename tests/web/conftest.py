@@ -16,7 +16,7 @@ from tests.web.small_atlas import REPORT, run_prompt, small_atlas
 
 
 @contextmanager
-def serving(atlas: Atlas, prompt: Prompt | None = run_prompt) -> Iterator[str]:
+def serving(atlas: Atlas, prompt: Prompt | None = run_prompt, **more: object) -> Iterator[str]:
     """Serve ``atlas`` in a thread; yields the address that a user would see."""
     addresses: queue.Queue[str] = queue.Queue()
     stop = threading.Event()
@@ -29,6 +29,7 @@ def serving(atlas: Atlas, prompt: Prompt | None = run_prompt) -> Iterator[str]:
             "report": REPORT,
             "announce": addresses.put,
             "stop": stop,
+            **more,
         },
     )
     thread.start()

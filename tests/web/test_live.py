@@ -79,6 +79,55 @@ def test_a_text_of_too_many_tokens_is_refused(live):
         live("The sea. " * MAX_TOKENS)
 
 
+def test_effects_are_those_of_decoder_rows_through_norm_and_unembedding(live):
+    model = live.model.module
+    rows = torch.nn.functional.normalize(live.dictionary.W_dec.detach().float(), dim=1)
+    with torch.no_grad():
+        weight = model.lm_head.weight.float()
+        logits = (rows * model.model.norm.weight.float()) @ weight.T
+    for feature in (0, 3, len(rows) - 1):
+        expected = logits[feature] - logits[feature].median()
+        assert live.of_feature(feature) == pytest.approx(expected.numpy(), abs=1e-4)
+    token = live.token(" the")
+    assert live.model.tokenizer.decode([token]) == " the"
+    expected = logits[[1, 5], token] - logits[[1, 5]].mean(1)
+    assert live.on_token([1, 5], token) == pytest.approx(expected.numpy(), abs=1e-4)
+    with pytest.raises(UsageError, match=r"next 'the sea is' is \d tokens .*: expected one"):
+        live.token("the sea is")
+
+
+def test_contrast_ranks_by_the_difference_of_means(live, small_run):
+    positive, negative = ["The sea was calm.", "The ship sailed."], ["1984 and 1985"]
+
+    def mean(texts: list[str]) -> dict[int, float]:
+        tokens = [token for text in texts for token in live(text) if not token.excluded]
+        total: dict[int, float] = {}
+        for token in tokens:
+            for feature, value in token.features:
+                total[feature] = total.get(feature, 0.0) + value
+        return {feature: value / len(tokens) for feature, value in total.items()}
+
+    one, other = mean(positive), mean(negative)
+    difference = {f: one.get(f, 0.0) - other.get(f, 0.0) for f in {*one, *other}}
+    atlas = Atlas.open(Run(small_run).atlas)
+    with serving(atlas, live, effects=live) as address, admitted(address) as client:
+        body = {"positive": positive, "negative": negative, "limit": 200}
+        answer = client.post("/contrast.json", json=body).json()
+        prompted = client.post("/prompt.json", json={"text": TEXT, "next": " the"}).json()
+        effects = client.get("/feature/0/effects.json").json()["effects"]
+    for side, sign in (("positive", 1), ("negative", -1)):
+        found = {item["feature"]: item["difference"] for item in answer[side]}
+        assert found == pytest.approx({f: difference[f] for f in found}, abs=2e-4)
+        expected = sorted((v for v in difference.values() if sign * v > 0), key=lambda v: -sign * v)
+        assert list(found.values()) == pytest.approx(expected[:200], abs=2e-4)
+    first = prompted["features"][0]
+    token = prompted["next"]["token"]
+    assert first["effect"] == pytest.approx(
+        float(live.on_token([first["feature"]], token)[0]), abs=1e-3
+    )
+    assert all(live.of_feature(0)[int(t)] == pytest.approx(e, abs=1e-3) for t, e in effects.items())
+
+
 def test_the_served_atlas_and_the_model_name_the_same_features(live, small_run):
     atlas = Atlas.open(Run(small_run).atlas)
     with serving(atlas, live) as address, admitted(address) as client:

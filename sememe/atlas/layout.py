@@ -1,0 +1,192 @@
+"""The map: every feature that fires at a place in the plane, near those with near decoder rows.
+
+UMAP (McInnes et al., 2018) over the exact nearest decoder rows by cosine, begun at the first two
+principal components, with a fixed seed. Clusters are those of HDBSCAN on the map.
+"""
+
+import warnings
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from sememe.atlas.ranked import Ranked
+from sememe.atlas.weights import nearest
+from sememe.kernels.compiled import Array
+from sememe.models.tokenizer import pieces
+
+LEAST_FEATURES = 256
+"""With fewer the first two principal components are the map."""
+SEED = 0
+EPOCHS = 200
+SPREAD = 10.0
+"""Standard deviation of the first layout, along its longer axis."""
+SMALLEST_CLUSTER = 0.002
+"""Share of the features; and never fewer than five."""
+PLACED_BY = 3
+"""Nearest features between which one of another dictionary lies."""
+NAMED_BY = 3
+"""Tokens in the name of a cluster."""
+
+
+class Layout(NamedTuple):
+    """Where features lie; NaN and -1 for those that are not on the map."""
+
+    x: Array
+    y: Array
+    cluster: Array
+    clusters: list[dict[str, Any]]
+    """Name, number of features and middle of every cluster, by its number."""
+
+
+def lay_out(
+    decoder: Float[torch.Tensor, "features width"],
+    near: Ranked,
+    tokens: Array,
+    fires: Array,
+    token_bytes: Sequence[bytes],
+) -> Layout:
+    """Return the map of the features that ``fires`` (features,) says fire.
+
+    ``near`` are the nearest features of each, ``tokens`` (features, shown) those that they fire on
+    most, -1 where there are fewer.
+    """
+    chosen = np.flatnonzero(fires)
+    features = len(decoder)
+    points = np.full((features, 2), np.nan, np.float32)
+    cluster = np.full(features, -1, np.int32)
+    points[chosen] = _principal(decoder[torch.from_numpy(chosen)])
+    if len(chosen) >= LEAST_FEATURES:
+        points[chosen] = _umap(points[chosen], near, chosen, features)
+        cluster[chosen] = _clusters(points[chosen])
+    clusters = named(points, cluster, tokens, token_bytes)
+    return Layout(points[:, 0].copy(), points[:, 1].copy(), cluster, clusters)
+
+
+def place_beside(
+    decoder: Float[torch.Tensor, "features width"],
+    fires: Array,
+    mapped: Float[torch.Tensor, "others width"],
+    layout: Layout,
+) -> Layout:
+    """Return where other features lie on a map that is there, whose features are ``mapped``.
+
+    Each lies in the middle of its three nearest decoder rows by cosine, nearer ones weighing more,
+    and in the cluster of the nearest. Both are unit rows.
+    """
+    there = np.flatnonzero(np.isfinite(layout.x))
+    chosen = np.flatnonzero(fires)
+    near = nearest(decoder[torch.from_numpy(chosen)], mapped[torch.from_numpy(there)], PLACED_BY)
+    which, weight = there[near.which], np.where(near.which >= 0, near.amount**8, 0.0)
+    known = weight.sum(axis=1) > 0
+    places = np.full((2, len(decoder)), np.nan, np.float32)
+    for axis, place in zip(places, (layout.x, layout.y), strict=True):
+        middle = (weight * place[which]).sum(axis=1)[known] / weight.sum(axis=1)[known]
+        axis[chosen[known]] = middle
+    cluster = np.full(len(decoder), -1, np.int32)
+    cluster[chosen[known]] = layout.cluster[which[known, 0]]
+    sizes = np.bincount(cluster[cluster >= 0], minlength=len(layout.clusters)).tolist()
+    clusters = [{**old, "size": size} for old, size in zip(layout.clusters, sizes, strict=True)]
+    return Layout(places[0], places[1], cluster, clusters)
+
+
+def _principal(rows: Float[torch.Tensor, "n width"]) -> Array:
+    """(n, 2) places along the two principal components, each with its larger side positive."""
+    if len(rows) < 3:
+        return np.zeros((len(rows), 2), np.float32)
+    centred = (rows - rows.mean(0)).double()
+    _, vectors = torch.linalg.eigh(centred.T @ centred)
+    places = (centred @ vectors[:, -2:].flip(1)).numpy()
+    places *= np.where(np.abs(places.max(0)) < np.abs(places.min(0)), -1.0, 1.0)
+    spread = places.std(axis=0).max()
+    scaled: Array = (places * (SPREAD / spread if spread else 0.0)).astype(np.float32)
+    return scaled
+
+
+def _umap(begin: Array, near: Ranked, chosen: Array, features: int) -> Array:
+    """(n, 2) places after UMAP from the places where they begin."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from umap.umap_ import find_ab_params, fuzzy_simplicial_set, simplicial_set_embedding
+
+        number = np.full(features + 1, -1, np.int64)
+        number[chosen] = np.arange(len(chosen))
+        own = np.arange(len(chosen))[:, None]
+        indices = np.concatenate([own, number[near.which[chosen]]], axis=1)
+        distances = np.concatenate([np.zeros(own.shape), 1.0 - near.amount[chosen]], axis=1)
+        distances[indices < 0] = np.inf
+        graph, _, _ = fuzzy_simplicial_set(
+            begin,
+            indices.shape[1],
+            np.random.RandomState(SEED),
+            "precomputed",
+            knn_indices=indices.astype(np.int32),
+            knn_dists=np.maximum(distances, 0.0).astype(np.float32),
+        )
+        a, b = find_ab_params(1.0, 0.1)
+        places, _ = simplicial_set_embedding(
+            begin,
+            graph,
+            2,
+            1.0,
+            a,
+            b,
+            1.0,
+            5,
+            EPOCHS,
+            begin.copy(),
+            np.random.RandomState(SEED),
+            "euclidean",
+            {},
+            False,
+            {},
+            False,
+        )
+    placed: Array = places.astype(np.float32)
+    return placed
+
+
+def _clusters(points: Array) -> Array:
+    """(n,) numbers of clusters, the largest first; -1 for none."""
+    from sklearn.cluster import HDBSCAN
+
+    smallest = max(5, round(SMALLEST_CLUSTER * len(points)))
+    found = HDBSCAN(min_cluster_size=smallest, copy=True).fit_predict(points.astype(np.float64))
+    sizes = np.bincount(found[found >= 0])
+    rank = np.empty(len(sizes) + 1, np.int32)
+    rank[np.argsort(-sizes, kind="stable")] = np.arange(len(sizes))
+    rank[-1] = -1
+    renumbered: Array = rank[found]
+    return renumbered
+
+
+def named(
+    points: Array, cluster: Array, tokens: Array, token_bytes: Sequence[bytes]
+) -> list[dict[str, Any]]:
+    """Return every cluster's name, size and middle.
+
+    It is named by the tokens that the largest part of its features share, weighed by how rare they
+    are among all features (tf-idf).
+    """
+    everywhere = np.bincount(tokens[tokens >= 0], minlength=len(token_bytes))
+    features = int((tokens[:, 0] >= 0).sum())
+    found = []
+    for number in range(int(cluster.max(initial=-1)) + 1):
+        mine = np.flatnonzero(cluster == number)
+        inside = tokens[mine]
+        token, count = np.unique(inside[inside >= 0], return_counts=True)
+        weight = count * np.log(features / everywhere[token])
+        best = token[np.argsort(-weight, kind="stable")[:NAMED_BY]].tolist()
+        words = [_word(token_bytes[token]) for token in best]
+        x, y = np.median(points[mine], axis=0).tolist()
+        name = " · ".join(dict.fromkeys(words))
+        found.append({"name": name, "size": len(mine), "x": round(x, 4), "y": round(y, 4)})
+    return found
+
+
+def _word(token: bytes) -> str:
+    """Return a token without the space before it; escapes where nothing would be seen."""
+    text = "".join(piece.text for piece in pieces([token]))
+    return text.strip() or text.encode("unicode_escape").decode()

@@ -1,0 +1,199 @@
+"""The neurons of a site beside the features: which vary with a feature, which it is made of.
+
+A neuron is one number of the site's activations. Sums of products are exact: both factors are
+rounded to multiples of 2^-10, and a sum of such products below 2^33 loses nothing in double
+precision, so that it is the same in whatever order and in however many parts it is made.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import safetensors.numpy
+import torch
+from jaxtyping import Float
+
+from sememe.artefacts import write_bytes
+from sememe.atlas.firings import ShardFirings
+from sememe.atlas.ranked import Ranked
+from sememe.kernels.compiled import Array, compiled
+from sememe.kernels.workers import share_out
+
+NEURONS_SHOWN = 10
+STEP = 2.0**-10
+TILE = 192
+"""Neurons whose activations stay in cache."""
+
+
+class NeuronSums(NamedTuple):
+    """Sums over rows of what the correlation of features and neurons is made of."""
+
+    products: Array
+    """(features, width) sums of value times activation, scaled."""
+    total: Array
+    """(width,) sums of activations."""
+    squares: Array
+    """(width,) sums of their squares."""
+
+    @classmethod
+    def empty(cls, features: int, width: int) -> "NeuronSums":
+        """Return the sums over no rows."""
+        return cls(np.zeros((features, width)), np.zeros(width), np.zeros(width))
+
+    def add(
+        self,
+        firings: ShardFirings,
+        chunks: Iterable[Float[torch.Tensor, "rows width"]],
+        scale: Array,
+    ) -> None:
+        """Add the rows of a shard, in ``chunks``; ``scale`` is what columns are multiplied by."""
+        value = _rounded(firings.value)
+        at, end = firings.starts[:-1].copy(), np.empty(len(firings.starts) - 1, np.int64)
+        begun = 0
+        for chunk in chunks:
+            x = chunk.numpy()
+            _find(firings.starts, firings.row, at, begun + len(x), end)
+            self._add(x, scale, firings.row, value, at, end, begun)
+            at[:] = end
+            begun += len(x)
+
+    def _add(
+        self, x: Array, scale: Array, row: Array, value: Array, at: Array, end: Array, begun: int
+    ) -> None:
+        """Add the rows ``x`` from row ``begun`` on, each feature's entries ``at`` to ``end``."""
+
+        def add(first: int, last: int) -> None:
+            tile = np.empty((len(x), last - first), np.float32)
+            _round(x, scale, first, tile, self.total, self.squares)
+            _products(row, value, at, end, begun, tile, first, self.products)
+
+        share_out(add, x.shape[1], TILE)
+
+    def merge(self, other: "NeuronSums") -> None:
+        """Add the sums over other rows."""
+        for own, more in zip(self, other, strict=True):
+            own += more
+
+    def save(self, path: Path) -> None:
+        """Write to a file."""
+        write_bytes(path, safetensors.numpy.save(self._asdict()))
+
+    @classmethod
+    def load(cls, path: Path) -> "NeuronSums":
+        """Read a file that :meth:`save` wrote."""
+        return cls(**safetensors.numpy.load_file(path))
+
+    def correlations(self, first: int, total: Array, squares: Array, rows: int) -> Ranked:
+        """Return the neurons that correlate most with the features from ``first`` on.
+
+        ``total`` and ``squares`` are the features' sums of values and of squared values. Largest
+        absolute Pearson correlation first.
+        """
+        products = self.products[first : first + len(total)]
+        covariance = products - total[:, None] * (self.total / rows)
+        spread = (squares - total**2 / rows)[:, None] * (self.squares - self.total**2 / rows)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            found = np.where(spread > 0, covariance / np.sqrt(spread), 0.0)
+        return _largest(np.clip(found, -1.0, 1.0))
+
+
+@compiled
+def _rounded(values: Array) -> Array:
+    rounded = np.empty(len(values))
+    for e in range(len(values)):
+        rounded[e] = np.rint(np.float64(values[e]) / STEP) * STEP
+    return rounded
+
+
+@compiled
+def _find(starts: Array, rows: Array, at: Array, stop: int, end: Array) -> None:
+    """Write where each feature's entries from ``at`` on reach row ``stop``."""
+    for f in range(len(end)):
+        e = at[f]
+        while e < starts[f + 1] and rows[e] < stop:
+            e += 1
+        end[f] = e
+
+
+@compiled
+def _round(x: Array, scale: Array, first: int, tile: Array, total: Array, squares: Array) -> None:
+    """Copy some columns, rounded, and add up the sums of each and of its squares."""
+    rows, width = tile.shape
+    factor = scale[first : first + width] / np.float32(STEP)
+    sums, square_sums = np.zeros(width), np.zeros(width)
+    for r in range(rows):
+        for j in range(width):
+            rounded = np.rint(x[r, first + j] * factor[j]) * np.float32(STEP)
+            tile[r, j] = rounded
+            sums[j] += np.float64(rounded)
+            square_sums[j] += np.float64(rounded) * np.float64(rounded)
+    total[first : first + width] += sums
+    squares[first : first + width] += square_sums
+
+
+@compiled
+def _products(
+    rows: Array,
+    values: Array,
+    at: Array,
+    end: Array,
+    begun: int,
+    tile: Array,
+    first: int,
+    out: Array,
+) -> None:
+    """Add every feature's entries from ``at`` to ``end``, times their rows of a tile."""
+    width = tile.shape[1]
+    total = np.empty(width)
+    for f in range(len(at)):
+        e, last = at[f], end[f]
+        if e == last:
+            continue
+        total[:] = 0
+        while e + 4 <= last:
+            v0, v1, v2, v3 = values[e], values[e + 1], values[e + 2], values[e + 3]
+            x0, x1 = tile[rows[e] - begun], tile[rows[e + 1] - begun]
+            x2, x3 = tile[rows[e + 2] - begun], tile[rows[e + 3] - begun]
+            for j in range(width):
+                total[j] += (v0 * np.float64(x0[j]) + v1 * np.float64(x1[j])) + (
+                    v2 * np.float64(x2[j]) + v3 * np.float64(x3[j])
+                )
+            e += 4
+        while e < last:
+            v0, x0 = values[e], tile[rows[e] - begun]
+            for j in range(width):
+                total[j] += v0 * np.float64(x0[j])
+            e += 1
+        for j in range(width):
+            out[f, first + j] += total[j]
+
+
+def basis(decoder: Float[torch.Tensor, "features width"]) -> Ranked:
+    """Return the largest entries of each decoder row, by size."""
+    return _largest(decoder.numpy())
+
+
+def participation(decoder: Float[torch.Tensor, "features width"]) -> Array:
+    """(features,) share of the neurons that a decoder row is spread over.
+
+    The participation ratio (sum w^2)^2 / sum w^4 over the width: 1 / width for one neuron, 1 where
+    all weigh the same.
+    """
+    squares = decoder.square()
+    ratio = squares.sum(1).square() / squares.square().sum(1).clamp_min(1e-30)
+    share: Array = (ratio / decoder.shape[1]).numpy().astype(np.float32)
+    return share
+
+
+def _largest(values: Array) -> Ranked:
+    """Return the largest by size of each row, as signed numbers."""
+    shown = min(NEURONS_SHOWN, values.shape[1])
+    size = -np.abs(values)
+    best = np.argpartition(size, shown - 1, axis=1)[:, :shown]
+    best.sort(axis=1)
+    order = np.argsort(np.take_along_axis(size, best, axis=1), axis=1, kind="stable")
+    which = np.take_along_axis(best, order, axis=1)
+    amount = np.take_along_axis(values, which, axis=1)
+    which = np.where(amount == 0, -1, which)
+    return Ranked(which.astype(np.int32), amount.astype(np.float32))
