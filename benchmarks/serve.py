@@ -5,12 +5,14 @@ those of 4,096 features by turns. The server is a process of its own, as `sememe
 but for the model. Each client asks at random times, on average every ``think`` seconds, for pages,
 filtered and sorted lists, and searches; a time counts from when the request was due, so that
 waiting for the server is in it. Afterwards the same clients ask without a pause, which shows how
-much it can do. Run it as ``python -m benchmarks.serve``; making the atlas takes some minutes and 13
-GB, once for each number of features.
+much it can do; and one asks alone, for the processor time of each kind of request, which other work
+on the machine hardly changes. Run it as ``python -m benchmarks.serve``; making the atlas
+takes some minutes and 13 GB, once for each number of features.
 """
 
 import asyncio
 import json
+import os
 import random
 import shutil
 import sqlite3
@@ -57,6 +59,7 @@ WIDTH = 576
 CLUSTERS = 200
 SOURCES = [f"source-{number}" for number in range(32)]
 NUMBERS = ("mean", "maximum", "mean_square", "norm", "alignment", "neurons", "token_share")
+KINDS = ("page", "list", "search")
 COMMON = ["the", "of", "and", "a", "in", "e", "1"]
 
 
@@ -70,7 +73,7 @@ class Settings:
     """Clients that ask at the same time."""
     seconds: float = 60.0
     """How long they ask."""
-    think: float = 0.5
+    think: float = 2.0
     """Seconds between two requests of a client, on average."""
     cache: Path | None = None
     """Where made-up atlases are kept; by default in the cache folder."""
@@ -85,8 +88,8 @@ class Settings:
 def made_up(folder: Path, features: int, *, with_meanings: bool) -> Atlas:
     """Return the made-up atlas of so many features, with its index; made if it is not there."""
     path = folder / "atlas"
-    lock(folder)
     if not is_finished(path):
+        lock(folder)
         print(f"making an atlas of {features:,} features in {folder}", file=sys.stderr)
         _write_atlas(path, features)
     atlas = Atlas.open(path)
@@ -346,7 +349,7 @@ class Figures:
 
 def request(draw: random.Random, features: int, *, by_meaning: bool) -> tuple[str, str]:
     """Return the kind and the address of a request, as drawn by chance."""
-    kind = draw.choices(["page", "list", "search"], [60, 25, 15])[0]
+    kind = draw.choices(KINDS, [60, 25, 15])[0]
     if kind == "page":
         return kind, f"/feature/{draw.randrange(features)}.json"
     query: dict[str, object] = {"limit": 50}
@@ -404,6 +407,23 @@ async def ask(
     return figures
 
 
+def processor_ms(pid: int, client: Client, paths: list[str]) -> float:
+    """Return the milliseconds that the server's process computes for one of these, on average."""
+
+    def used() -> float:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) * 1e3 / os.sysconf("SC_CLK_TCK")
+
+    async def ask_all() -> None:
+        await client.open()
+        for path in paths:
+            await client.get(path)
+
+    before = used()
+    asyncio.run(ask_all())
+    return (used() - before) / len(paths)
+
+
 def resident(pid: int) -> float:
     """Return the megabytes of memory that a process holds, mapped files included."""
     status = Path(f"/proc/{pid}/status").read_text()
@@ -451,6 +471,8 @@ def measure(settings: Settings) -> dict[str, object]:
             return request(draw, settings.features, by_meaning=settings.meanings)
 
         asyncio.run(ask(clients[:2], 5.0, 0.02, drawn))  # orders and indexes made at first use
+        draw = random.Random(1)
+        some = [drawn(draw) for _ in range(400)]
         paced = asyncio.run(ask(clients, settings.seconds, settings.think, drawn))
         pages = asyncio.run(
             ask(
@@ -460,6 +482,10 @@ def measure(settings: Settings) -> dict[str, object]:
                 lambda d: ("page", f"/feature/{d.randrange(settings.features)}.json"),
             )
         )
+        cost = {
+            kind: processor_ms(server.pid, clients[0], [path for k, path in some if k == kind])
+            for kind in KINDS
+        }
         memory = resident(server.pid)
         painted = first_paint(address) if settings.paint else None
     finally:
@@ -475,6 +501,7 @@ def measure(settings: Settings) -> dict[str, object]:
         "page_median_ms": statistics.median(paced.times["page"]),
         "list_median_ms": statistics.median(paced.times["list"]),
         "search_median_ms": statistics.median(paced.times["search"]),
+        **{f"{kind}_cpu_ms": cost[kind] for kind in KINDS},
         "requests": sum(map(len, paced.times.values())),
         "errors": len(paced.errors) + len(pages.errors),
         "pages_per_second": len(pages.times["page"]) / 10,

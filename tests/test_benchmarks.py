@@ -41,3 +41,19 @@ def test_reading_and_mixing_of_a_stream_are_measured() -> None:
     assert figures["rows"] == 3000
     keys = {"read_ratio", "rows_per_second", "unique_documents_ratio", "lag1_ratio"}
     assert all(figures[key] > 0 for key in keys)
+
+
+def test_describing_is_measured_beside_encoding() -> None:
+    sizes = ["--tokens", "3000", "--features", "128", "--k", "4"]
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.describe", *sizes, "--json"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    figures = json.loads(done.stdout)
+    assert figures["features"] == 128
+    keys = {"features_per_minute", "tokens_per_second", "ratio_encode", "peak_mb"}
+    assert all(figures[key] > 0 for key in keys)

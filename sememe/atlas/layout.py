@@ -96,12 +96,14 @@ def _principal(rows: Float[torch.Tensor, "n width"]) -> Array:
     """(n, 2) places along the two principal components, each with its larger side positive."""
     if len(rows) < 3:
         return np.zeros((len(rows), 2), np.float32)
-    centred = (rows - rows.mean(0)).double()
+    exact = rows.double()
+    centred = exact - exact.mean(0)
     _, vectors = torch.linalg.eigh(centred.T @ centred)
     places = (centred @ vectors[:, -2:].flip(1)).numpy()
     places *= np.where(np.abs(places.max(0)) < np.abs(places.min(0)), -1.0, 1.0)
     spread = places.std(axis=0).max()
-    scaled: Array = (places * (SPREAD / spread if spread else 0.0)).astype(np.float32)
+    # rounded, so that they do not depend on how many threads add up
+    scaled: Array = (places * (SPREAD / spread if spread else 0.0)).round(4).astype(np.float32)
     return scaled
 
 

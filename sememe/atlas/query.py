@@ -95,6 +95,7 @@ class Finder:
         self._order = lru_cache(maxsize=None)(self._sorted)
         self._find = lru_cache(maxsize=KEPT)(self._answer)
         self._facets = lru_cache(maxsize=KEPT)(self._counted)
+        self._passing = lru_cache(maxsize=KEPT)(self._mask)
 
     def prepare(self) -> None:
         """Make now what the first queries would wait for."""
@@ -112,7 +113,7 @@ class Finder:
         return self._answer(query)  # what it searches in may have changed
 
     def _answer(self, query: Query) -> Found:
-        mask = self._mask(query)
+        mask = self._passing(_unordered(query))
         ranked = None
         if query.search and query.by not in TOKEN_COLUMNS:
             ranked = self._searched(query)
@@ -226,10 +227,15 @@ class Finder:
         """Return how many of what a query finds have each status, main source and cluster."""
         if query.by not in TOKEN_COLUMNS:
             return self._counted(query)
-        return self._facets(replace(query, sort="feature"))  # the same in any order
+        return self._facets(_unordered(query))
 
     def _counted(self, query: Query) -> dict[str, dict[str, int]]:
-        found = self.find(query)
+        if query.search and query.by not in TOKEN_COLUMNS:
+            numbers = self.find(query).numbers
+        elif (mask := self._passing(query)) is None:
+            numbers = self._order("feature")
+        else:
+            numbers = np.flatnonzero(mask).astype(np.int32)
         groups: dict[str, list[str]] = {"status": list(STATUSES)}
         if "source" in self.atlas.columns:
             groups["source"] = self.sources
@@ -239,10 +245,15 @@ class Finder:
         counts = {}
         for name, labels in groups.items():
             number = np.zeros(len(labels), np.int64)
-            count(self.atlas.columns[name], found.numbers, number)
+            count(self.atlas.columns[name], numbers, number)
             pairs = zip(labels, number.tolist(), strict=True)
             counts[name] = {label: many for label, many in pairs if many}
         return counts
+
+
+def _unordered(query: Query) -> Query:
+    """Return a query with the same filters, whatever its order."""
+    return replace(query, sort="feature", descending=True)
 
 
 def inside(

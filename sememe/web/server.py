@@ -208,6 +208,7 @@ def serve(
             server_header=False,
             lifespan="off",
             ws="none",
+            timeout_keep_alive=60,  # longer than people look at a page
             timeout_graceful_shutdown=2,
         )
         threading.Thread(target=app.state.views.finder.prepare, daemon=True).start()
