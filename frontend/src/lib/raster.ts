@@ -78,7 +78,7 @@ export class Raster {
     if (scene.found) {
       this.#stamp(scene, size, stamp(Math.max(radius * 0.8, 0.5)), 0);
       const larger = radiusOf(0.4 * scene.amount, scene.view, size, scene.ratio);
-      this.#stamp(scene, size, stamp(Math.min(Math.max(larger, radius), radius + 2 * scene.ratio)), 1);
+      this.#stamp(scene, size, stamp(Math.min(Math.max(larger, radius), radius + 1.5 * scene.ratio)), 1);
     } else {
       this.#stamp(scene, size, stamp(radius), null);
     }

@@ -75,6 +75,10 @@ describe("a drawn line", () => {
     expect(area).toBeLessThanOrEqual(Math.PI * 80 ** 2);
     expect(views.polygon(circle, 8)!.length).toBeLessThanOrEqual(8);
   });
+  it("that ends where it began keeps its shape", () => {
+    const closed = [...circle, { x: circle[0]!.x + 1e-13, y: circle[0]!.y }];
+    expect(views.polygon(closed, 64)!.length).toBeGreaterThan(12);
+  });
   it("that encloses nothing is none", () => {
     expect(views.polygon([{ x: 1, y: 1 }], 64)).toBeNull();
     expect(views.polygon([{ x: 1, y: 1 }, { x: 5, y: 5 }, { x: 9, y: 9 }], 64)).toBeNull();

@@ -86,13 +86,12 @@ export function simplified(line: Place[], stray: number): Place[] {
   const [first, last] = [line[0], line.at(-1)];
   if (!first || !last || line.length < 3) return line;
   const [dx, dy] = [last.x - first.x, last.y - first.y];
-  const length = Math.hypot(dx, dy);
+  const square = dx * dx + dy * dy;
   let [far, place] = [stray, 0];
   for (let n = 1; n < line.length - 1; n += 1) {
     const { x, y } = line[n]!;
-    const away = length
-      ? Math.abs(dx * (y - first.y) - dy * (x - first.x)) / length
-      : Math.hypot(x - first.x, y - first.y);
+    const along = square ? Math.min(Math.max(((x - first.x) * dx + (y - first.y) * dy) / square, 0), 1) : 0;
+    const away = Math.hypot(x - first.x - along * dx, y - first.y - along * dy);
     if (away > far) [far, place] = [away, n];
   }
   if (!place) return [first, last];
