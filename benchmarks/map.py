@@ -3,7 +3,9 @@
 The atlas is the made-up one of ``benchmarks.serve``, shown by the server and pages that users have.
 The map is dragged with a mouse for some seconds, whole and enlarged, and with the features of a
 search standing out; what counts are the pictures it draws. While it moves it may leave points out
-to keep up, which ``points`` tells; at rest it shows all. Run it as ``python -m benchmarks.map``.
+to keep up, which ``points`` tells; at rest it shows all. ``cpu_ms`` is the work of the page's main
+thread for a picture, which a busy machine does not change much. Run it as
+``python -m benchmarks.map``.
 """
 
 import json
@@ -13,11 +15,12 @@ import statistics
 import subprocess
 import sys
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import tyro
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import CDPSession, Page, sync_playwright
 
 from benchmarks.serve import SERVER, made_up
 from sememe.artefacts import cache_folder
@@ -49,12 +52,21 @@ class Settings:
     """Print one JSON object."""
 
 
+def processor_seconds(session: CDPSession) -> float:
+    """Return how long the page's main thread has worked; other programs' time is left out."""
+    metrics = session.send("Performance.getMetrics")["metrics"]
+    return float(next(item["value"] for item in metrics if item["name"] == "TaskDuration"))
+
+
 def drag(page: Page, seconds: float, features: int) -> dict[str, float]:
-    """Drag the map in circles; return pictures a second, how late the slow ones are, points."""
+    """Drag the map in circles; return how fast pictures follow each other, and what is on them."""
     box = page.locator("canvas").bounding_box()
     assert box is not None
     x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
     page.evaluate(WATCH)
+    session = page.context.new_cdp_session(page)
+    session.send("Performance.enable", {"timeDomain": "threadTicks"})
+    worked = processor_seconds(session)
     page.mouse.move(x, y)
     page.mouse.down()
     begun = now = page.evaluate("performance.now()")
@@ -63,12 +75,14 @@ def drag(page: Page, seconds: float, features: int) -> dict[str, float]:
         page.mouse.move(x + 90 * math.sin(turn), y + 60 * (1 - math.cos(turn)))
         now = page.evaluate("performance.now()")
     page.mouse.up()
+    worked = processor_seconds(session) - worked
     drawn: list[tuple[float, int]] = page.evaluate("window.drawn")
     times = [time for time, _ in drawn if time <= now]
-    gaps = [after - before for before, after in zip(times, times[1:], strict=False)]
+    gaps = [after - before for before, after in pairwise(times)]
     return {
         "fps": (len(times) - 1) / (times[-1] - times[0]) * 1e3,
         "frame_p95_ms": statistics.quantiles(gaps, n=20)[-1],
+        "cpu_ms": worked / len(times) * 1e3,
         "points": statistics.mean(features / every for _, every in drawn),
     }
 

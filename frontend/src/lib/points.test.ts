@@ -55,6 +55,10 @@ describe("points", () => {
     expect(points.at(7)).toEqual({ x: at(7)[0], y: at(7)[1] });
     expect(points.at(3000)).toBeNull();
   });
+  it("have the values of their features", () => {
+    const values = Uint8Array.from({ length: 3000 }, (_, n) => n % 251);
+    expect([...points.inOrder(values)]).toEqual([...points.feature].map((n) => n % 251));
+  });
   it("in a part of the map are all among its runs", () => {
     const part = { left: 5, right: 20, bottom: 15, top: 18 };
     const seen = new Set<number>();

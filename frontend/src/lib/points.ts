@@ -90,6 +90,11 @@ export class Points {
     return { x: this.#x.low + x * this.#x.step, y: this.#y.low + this.#y.values[feature]! * this.#y.step };
   }
 
+  /** A number of each feature as a number of each point. */
+  inOrder(values: Uint8Array): Uint8Array {
+    return Uint8Array.from(this.feature, (feature) => values[feature]!);
+  }
+
   /** A place in the whole numbers that points are kept in. */
   whole(x: number, y: number): { x: number; y: number } {
     return { x: (x - this.#x.low) / this.#x.step, y: (y - this.#y.low) / this.#y.step };

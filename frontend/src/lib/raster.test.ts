@@ -49,7 +49,8 @@ describe("a picture of points", () => {
     expect(at({ x: 20, y: 20 })[3]).toBe(0);
   });
   it("shows those found over the others, which are pale", () => {
-    const shown = scene(x, y, { found: Uint8Array.from([0, 0, 1]), amount: 1 });
+    const { points } = scene(x, y);
+    const shown = scene(x, y, { points, found: points.inOrder(Uint8Array.from([0, 0, 1])), amount: 1 });
     const at = drawn(shown);
     const place = (feature: number) => toScreen(shown.points.at(feature)!, shown.view, shown.points.bounds, size);
     expect(at(place(2)).slice(0, 3)).toEqual([255, 0, 0]);

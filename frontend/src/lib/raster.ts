@@ -46,7 +46,7 @@ export interface Scene {
   view: View;
   /** For each point (in their order) the entry of the palette that colours it. */
   tints: Uint8Array;
-  /** For each feature whether it is among those found; null where all are. */
+  /** For each point whether it is among those found; null where all are. */
   found: Uint8Array | null;
   /** How many those are. */
   amount: number;
@@ -97,13 +97,13 @@ export class Raster {
     const part = shown(view, bounds, size);
     const edge = (disc.reach + 1) / by;
     const near = { left: part.left - edge, right: part.right + edge, bottom: part.bottom - edge, top: part.top + edge };
-    const [ink, tint, xs, ys, features] = [this.#ink, this.#tint, points.x, points.y, points.feature];
+    const [ink, tint, xs, ys] = [this.#ink, this.#tint, points.x, points.y];
     const amount = disc.ink.length;
     const reach = disc.reach;
     const offset = disc.dy.map((dy, k) => dy * width + disc.dx[k]!);
     for (const [first, last] of points.runs(near)) {
       for (let n = Math.ceil(first / every) * every; n < last; n += every) {
-        if (which !== null && found![features[n]!] !== which) continue;
+        if (which !== null && found![n] !== which) continue;
         const x = (xs[n]! * ax + bx) | 0;
         const y = (ys[n]! * ay + byy) | 0;
         const color = which === 0 ? 0 : tints[n]!;
