@@ -235,7 +235,7 @@ def test_numbers_are_filtered_by_sliders(page, client):
     slider.focus()
     for _ in range(60):
         page.keyboard.press("ArrowRight")
-    expect(page).to_have_url(re.compile(r"maximum=[\d.]+\.\."))
+    page.wait_for_timeout(400)
     bounds = re.search(r"maximum=([\d.]+\.\.)", page.url)[1]
     found = _matching(client, f"maximum={bounds}")
     assert 0 < len(found) < FEATURES
@@ -402,3 +402,14 @@ def test_text_stands_out(browser, address, scheme, path):
         assert contrast["seen"] > 20
         assert contrast["found"] == []
     context.close()
+
+
+def test_the_map_is_saved_as_a_picture(page):
+    with page.expect_download() as saved:
+        page.get_by_role("button", name="Save the map as PNG").click()
+    assert saved.value.suggested_filename == "map.png"
+    data = saved.value.path().read_bytes()
+    assert data.startswith(b"\x89PNG\r\n")
+    box = page.locator("canvas").bounding_box()
+    size = tuple(int.from_bytes(data[start : start + 4], "big") for start in (16, 20))
+    assert size == (round(box["width"]), round(box["height"]))
