@@ -26,7 +26,7 @@ export function entry(number: number): number {
   return FIRST + (number % KINDS);
 }
 
-/** The numbers between which a column's scale runs: all but a hundredth lie above, and below. */
+/** The numbers between which a column's scale runs: a twentieth lies below, a twentieth above. */
 export function extent({ values, none }: Column): [low: number, high: number] {
   const counts = new Uint32Array(none);
   let there = 0;
@@ -39,7 +39,7 @@ export function extent({ values, none }: Column): [low: number, high: number] {
     let passed = 0;
     return counts.findIndex((count) => (passed += count) > Math.round(share * (there - 1)));
   };
-  return there ? [beyond(0.01), beyond(0.99)] : [0, 0];
+  return there ? [beyond(0.05), beyond(0.95)] : [0, 0];
 }
 
 /** The palette's entry of each point, in the order of the points. */
