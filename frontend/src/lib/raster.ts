@@ -77,8 +77,8 @@ export class Raster {
     const radius = radiusOf(scene.points.count, scene.view, size, scene.ratio);
     if (scene.found) {
       this.#stamp(scene, size, stamp(Math.max(radius * 0.8, 0.5)), 0);
-      const larger = radiusOf(0.4 * scene.amount, scene.view, size, scene.ratio);
-      this.#stamp(scene, size, stamp(Math.min(Math.max(larger, radius), radius + 1.5 * scene.ratio)), 1);
+      const larger = radiusOf(4 * scene.amount, scene.view, size, scene.ratio);
+      this.#stamp(scene, size, stamp(Math.max(larger, radius)), 1);
     } else {
       this.#stamp(scene, size, stamp(radius), null);
     }
