@@ -60,8 +60,8 @@ def _pixel(page: Page, atlas, x: float, y: float) -> tuple[float, float]:
         page.locator(".labels span")
         .filter(has_text=re.compile(f"^{name}$"))
         .evaluate(
-            "node => new DOMMatrix(getComputedStyle(node).transform).toFloat64Array().slice(12, 14)"
-            ".reduce((all, value) => [...all, value], [])"
+            "node => { const at = new DOMMatrix(getComputedStyle(node).transform);"
+            " return [at.e, at.f]; }"
         )
         for name in ("the sea", "made")
     ]
@@ -159,7 +159,6 @@ def test_what_a_search_finds_stands_out(page, atlas, client):
     expect(page.get_by_role("status")).to_contain_text(f"of {len(found)}")
     assert _shown(page) == found[: len(_shown(page))]
     page.wait_for_timeout(300)
-    frame = page.locator("canvas").bounding_box()
     after = {(x, y): tuple(rgba[:3]) for x, y, *rgba in page.evaluate(INK)}
     columns = atlas.columns
     for feature in np.flatnonzero(~np.isnan(columns["x"])):
@@ -167,14 +166,11 @@ def test_what_a_search_finds_stands_out(page, atlas, client):
         if np.sort(alone[~np.isnan(alone)])[1] < 0.12:
             continue  # another lies on it
         # Names of clusters move with what is found: places are told from the whole map's.
-        x, y = PLACES.setdefault(int(feature), _whole(before, atlas, int(feature), frame))
+        x, y = _whole(before, atlas, int(feature))
         assert (after[x, y] in grey) == (int(feature) in found)
 
 
-PLACES: dict[int, tuple[int, int]] = {}
-
-
-def _whole(ink, atlas, feature: int, frame) -> tuple[int, int]:
+def _whole(ink, atlas, feature: int) -> tuple[int, int]:
     """The pixel of a feature on the whole map, told from how far all ink reaches."""
     xs, ys = [item[0] for item in ink], [item[1] for item in ink]
     x, y = atlas.columns["x"], atlas.columns["y"]
