@@ -5,7 +5,7 @@ principal components, with a fixed seed. Clusters are those of HDBSCAN on the ma
 """
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -180,15 +180,27 @@ def named(
         inside = tokens[mine]
         token, count = np.unique(inside[inside >= 0], return_counts=True)
         weight = count * np.log(features / everywhere[token])
-        best = token[np.argsort(-weight, kind="stable")[:NAMED_BY]].tolist()
-        words = [_word(token_bytes[token]) for token in best]
+        rare = np.argsort(-weight, kind="stable")[: int((weight > 0).sum())]
+        best = [token_bytes[token] for token in token[rare]]
         x, y = np.median(points[mine], axis=0).tolist()
-        name = " · ".join(dict.fromkeys(words))
+        name = " · ".join(_words(best) or map(_escaped, best[:1]))
         found.append({"name": name, "size": len(mine), "x": round(x, 4), "y": round(y, 4)})
     return found
 
 
-def _word(token: bytes) -> str:
-    """Return a token without the space before it; escapes where nothing would be seen."""
+def _words(tokens: Iterable[bytes]) -> list[str]:
+    """Return the first tokens that are whole characters and seen, once whatever their case."""
+    words: dict[str, str] = {}
+    for token in tokens:
+        word = token.decode("utf-8", "replace").strip()
+        if word and "\N{REPLACEMENT CHARACTER}" not in word:
+            words.setdefault(word.casefold(), word)
+        if len(words) == NAMED_BY:
+            break
+    return list(words.values())
+
+
+def _escaped(token: bytes) -> str:
+    """Return a token of which nothing would be seen."""
     text = "".join(piece.text for piece in pieces([token]))
     return text.strip() or text.encode("unicode_escape").decode()

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from sememe.atlas.layout import Layout, lay_out, place_beside
+from sememe.atlas.layout import Layout, lay_out, named, place_beside
 from sememe.atlas.weights import nearest, neighbours
 
 GROUPS, EACH, WIDTH = 6, 100, 24
@@ -42,6 +42,14 @@ def test_groups_of_directions_are_clusters_named_by_their_own_tokens(layout: Lay
         word = ["sea", "ship", "def", "(", "\\n", "\\xE4"][inside[0]]
         assert cluster["name"].split(" · ")[0] == word
     assert sum(cluster["size"] for cluster in layout.clusters) > 0.8 * len(group)
+
+
+def test_a_cluster_is_named_by_what_can_be_seen() -> None:
+    words = [b"\n", b"\xe4", b" Ship", b"ship", b" sea", b" the"]
+    tokens = np.array([[0, 1, 2, 3, 4, 5]] * 3 + [[5, -1, -1, -1, -1, -1]] * 2)
+    points, cluster = np.zeros((5, 2)), np.array([0, 0, 0, -1, -1])
+    (found,) = named(points, cluster, tokens, words)
+    assert found["name"] == "Ship · sea"
 
 
 def test_near_features_are_near_on_the_map(layout: Layout) -> None:
