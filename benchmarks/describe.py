@@ -39,7 +39,7 @@ from sememe.job import middle_site, open_run
 from sememe.kernels import Code, decode
 from sememe.models.language_model import LanguageModel
 from sememe.models.load import load_model
-from sememe.planner import RandomCorpus
+from sememe.probe import RandomCorpus
 
 WINDOW = 256
 SHARD_ROWS = 65_536

@@ -32,7 +32,9 @@ map_model(small_job(model, text), out, progress=LineProgress())
 
 
 def contents(run: Path) -> dict[str, bytes]:
-    files = (path for path in run.rglob("*") if path.is_file())
+    """What the job made, by path; not what serving adds beside it: notes and an index."""
+    served = {*run.glob("annotations.sqlite*"), *(run / "index").rglob("*")}
+    files = {path for path in run.rglob("*") if path.is_file()} - served
     return {
         str(path.relative_to(run)): path.read_bytes() for path in files if path.name not in VARIABLE
     }
