@@ -58,6 +58,7 @@ class Listener:
         self.port: int = self._socket.getsockname()[1]
         self.token = secrets.token_urlsafe(24)
         self._stop = stop or threading.Event()
+        self._ended = threading.Event()
         self._thread: threading.Thread | None = None
 
     @property
@@ -98,14 +99,17 @@ class Listener:
                 self.run()
             except (Exception, SystemExit) as error:
                 say(f"the pages are no longer served ({type(error).__name__}: {error})")
+            finally:
+                self._ended.set()
 
         self._thread = threading.Thread(target=run, name="pages", daemon=True)
         self._thread.start()
 
     def wait(self) -> None:
         """Wait until the thread that serves has ended."""
-        while self._thread and self._thread.is_alive():
-            self._thread.join(timeout=1)
+        # Not join: Ctrl-C in the middle of one has Python 3.11 take the thread for ended.
+        while not self._ended.wait(timeout=1):
+            pass
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self.app(scope, receive, send)
