@@ -513,6 +513,7 @@ def test_the_dictionary_on_disk_is_the_one_returned(tmp_path):
         ".lock",
         "config.json",
         "dictionary.safetensors",
+        "history.jsonl",
         "manifest.json",
     ]
 

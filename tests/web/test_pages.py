@@ -122,6 +122,7 @@ def test_a_text_opens_to_all_of_it_and_closes_again(page, api):
     number = next(n for n, item in enumerate(examples) if len(item["pieces"]) > 35)
     _goto(page, "/feature/1")
     example = page.locator(".example").nth(number)
+    expect(example.get_by_role("button", name="… more")).to_be_visible()
     short = len(_shown(page)[number])
     example.get_by_role("button", name="… more").click()
     assert _shown(page)[number] == _plain(_text(examples[number]))
@@ -224,8 +225,8 @@ def test_neighbours_and_cofiring_stand_side_by_side_and_lead_on(page, api):
     feature = api.get("/feature/2.json").json()
     _goto(page, "/feature/2")
     for name in ("neighbours", "cofiring"):
-        numbers = page.locator(f".{name} li strong").all_inner_texts()
-        assert numbers == [str(item["feature"]) for item in feature[name]]
+        numbers = page.locator(f".{name} li strong")
+        expect(numbers).to_have_text([str(item["feature"]) for item in feature[name]])
     boxes = [page.locator(f".{name}").bounding_box() for name in ("neighbours", "cofiring")]
     assert boxes[0]["y"] == boxes[1]["y"]
     assert boxes[0]["x"] + boxes[0]["width"] <= boxes[1]["x"]
@@ -245,6 +246,7 @@ def test_every_part_of_a_feature_is_on_its_page(page, api):
         ("sources", "sources", "share"),
     ]:
         bars = page.get_by_role("list", name=f"Feature 0 {title}", exact=True)
+        expect(bars).to_be_visible()
         written = bars.locator(".written").all_inner_texts()
         values = [float(text.replace("−", "-").rstrip(" %")) for text in written]
         scale = 100 if key == "share" else 1
