@@ -8,7 +8,6 @@ the map out, which grows with the features alone and has its own figure. Run it 
 ``python -m benchmarks.describe``.
 """
 
-import json
 import os
 import resource
 import tempfile
@@ -23,8 +22,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin would c
 import numpy as np
 import safetensors.torch
 import torch
-import tyro
 
+from benchmarks import command
 from sememe.activations.store import Activations
 from sememe.artefacts import write_bytes, write_manifest
 from sememe.atlas.describe import describe
@@ -189,16 +188,5 @@ def measure(settings: Settings) -> dict[str, float]:
     }
 
 
-def main() -> None:
-    """Measure and print."""
-    settings = tyro.cli(Settings, description=__doc__)
-    figures = measure(settings)
-    if settings.json:
-        print(json.dumps(figures))
-        return
-    for name, value in figures.items():
-        print(f"{name:>24}  {value:,.2f}")
-
-
 if __name__ == "__main__":
-    main()
+    command.run(Settings, measure, __doc__)

@@ -8,7 +8,6 @@ thread for a picture, which a busy machine does not change much. Run it as
 ``python -m benchmarks.map``.
 """
 
-import json
 import math
 import shutil
 import statistics
@@ -19,10 +18,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import tyro
 from playwright.sync_api import CDPSession, Page, sync_playwright
 
-from benchmarks.serve import SERVER, made_up
+from benchmarks import command
+from benchmarks.made_up_atlas import made_up
+from benchmarks.serve import SERVER
 from sememe.artefacts import cache_folder
 from sememe.errors import SememeError
 
@@ -129,16 +129,5 @@ def _chromium() -> str:
     return path
 
 
-def main() -> None:
-    """Measure and print."""
-    settings = tyro.cli(Settings, description=__doc__)
-    found = measure(settings)
-    if settings.json:
-        print(json.dumps(found))
-        return
-    for name, value in found.items():
-        print(f"{name:24} {value:.4g}" if isinstance(value, float) else f"{name:24} {value}")
-
-
 if __name__ == "__main__":
-    main()
+    command.run(Settings, measure, __doc__)
