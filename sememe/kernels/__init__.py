@@ -14,6 +14,7 @@ from sememe.kernels.differentiable import (
     gather,
     products,
     reconstruct,
+    scores,
     squared_distance,
 )
 from sememe.kernels.products import Products, collected
@@ -31,5 +32,6 @@ __all__ = [
     "kernels_for",
     "products",
     "reconstruct",
+    "scores",
     "squared_distance",
 ]
