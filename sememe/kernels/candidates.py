@@ -58,7 +58,7 @@ def to_bf16(exact: Array, low: Array, norms: Array, errors: Array) -> None:
 @compiled
 def slack(bound: Array, rows: Rows, r: int) -> float:
     """Return the largest error of a row's scores by features of such a bound."""
-    return bound[0] * rows.norms[r] + bound[1] * rows.errors[r] + bound[2]
+    return float(bound[0] * rows.norms[r] + bound[1] * rows.errors[r] + bound[2])
 
 
 @compiled
@@ -115,7 +115,7 @@ def key_in_running(lower: float, error: float) -> int:
 
 @compiled
 def begin(rows: Rows, longest: float, most: float, lower: float) -> None:
-    """Begin without candidates; not at all where ``longest`` x a row's norm is not below ``most``."""
+    """Begin without candidates, with -1 where ``longest`` x a norm is not below ``most``."""
     for r in range(len(rows.counts)):
         rows.lower[r] = lower
         rows.counts[r] = 0 if longest * (rows.norms[r] + rows.errors[r]) < most else -1
@@ -142,7 +142,7 @@ def scan(scores: Array, first: int, k: int, widest: Array, block: Array, rows: R
             raise_bound(kth_key(maxima, len(maxima), k), widest, rows, r)
         elif count > k > 0 and (first & (first - 1)) == 0:
             rows.keys[r, count : count + LANES] = -1
-            raise_bound(kth_key(rows.keys[r], count, k), widest, rows, r)
+            raise_bound(kth_key(rows.keys[r], int(count), k), widest, rows, r)
         bound = np.int16(key_in_running(rows.lower[r], slack(block, rows, r)))
         for start in range(0, width, LANES):
             place = r * across + count

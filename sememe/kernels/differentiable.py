@@ -3,7 +3,7 @@
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from sememe.kernels import memory
@@ -131,15 +131,42 @@ def gather(
     return out
 
 
-@torch.no_grad()
-def products(
+def scores_at(
     indices: Int[Tensor, "rows k"],
-    there: Tensor,
-    W: Float[Tensor, "features width"],
+    there: Bool[Tensor, "rows k"],
     x: Float[Tensor, "rows width"],
+    W_enc: Float[Tensor, "features width"],
+    bias: Float[Tensor, " features"],
 ) -> Float[Tensor, "rows k"]:
-    """Return ``x . W[index]`` for every entry, 0 where none is there; without gradients."""
-    return torch.as_tensor(kernels_for(x).code_gradient(indices, there.to(x.dtype), W, x))
+    """Return ``x . W_enc[index] + bias[index]`` for every entry, 0 where none is there.
+
+    Gradients reach ``W_enc`` and ``bias``.
+    """
+    out: Tensor = _ScoresAt.apply(indices, there, x, W_enc, bias)  # type: ignore[no-untyped-call]
+    return out
+
+
+class _ScoresAt(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,  # noqa: ANN401
+        indices: Int[Tensor, "rows k"],
+        there: Bool[Tensor, "rows k"],
+        x: Float[Tensor, "rows width"],
+        W_enc: Float[Tensor, "features width"],
+        bias: Float[Tensor, " features"],
+    ) -> Float[Tensor, "rows k"]:
+        ctx.save_for_backward(indices, there, x, W_enc)
+        products: Tensor = kernels_for(x).code_gradient(indices, there.to(x.dtype), W_enc, x)
+        return products + bias[indices.long()] * there
+
+    @staticmethod
+    def backward(
+        ctx: Any,  # noqa: ANN401
+        gradient: Float[Tensor, "rows k"],
+    ) -> tuple[Tensor | None, ...]:
+        indices, there, x, W_enc = ctx.saved_tensors
+        return None, None, None, *_to_weights(indices, gradient * there, x, W_enc)
 
 
 class _Gather(torch.autograd.Function):

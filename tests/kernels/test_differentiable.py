@@ -64,7 +64,8 @@ def test_dense_scores_teach_what_plain_products_do(learns):
     for ours, plain in zip(*found.values(), strict=True):
         assert (ours is None) == (plain is None)
         if plain is not None:
-            torch.testing.assert_close(ours.double(), plain, rtol=1e-5, atol=1e-5 * plain.abs().max())
+            atol = 1e-5 * float(plain.abs().max())
+            torch.testing.assert_close(ours.double(), plain, rtol=1e-5, atol=atol)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
