@@ -30,11 +30,11 @@ def sememe(features: int = 9216, k: int = 32, passes: int = 4) -> TrainConfig:
 
     As LISTA-Matryoshka, with rows that begin as data points, prefixes of a sixteenth to a half, no
     tilt, thresholds that forget sooner, and no momentum, with a shorter memory of squared gradients
-    that keeps large k stable. k falls from 4 times its value, or from a sixteenth of the features if
-    that is less: more can hardly be there at a time. Every row keeps its own k until the rate
-    falls, and only then do rows share a budget: features that few rows need live, and are better
-    where k is more than what is there. A step costs about 4 times one of :func:`topk` at the width
-    of a language model (LOG.md), so that is the command's default.
+    that keeps large k stable. k falls from 4 times its value, or from a sixteenth of the features
+    if that is less. Every row has its own k until the rate falls, and only then do rows share a
+    budget: so rare features stay alive, which tells most where k is more than what is there. A step
+    costs about 4 times one of :func:`topk` at the width of a language model (LOG.md), so that is
+    the command's default.
     """
     config = TrainConfig(
         features=features,
