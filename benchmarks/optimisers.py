@@ -116,7 +116,7 @@ def compare(settings: Settings, store: Activations) -> dict[str, Any]:
             {
                 "recipe" if settings.recipes else "optimiser": name,
                 "fvu": fvu(trainer, sample),
-                "l0": trainer.active,
+                "l0": l0(trainer, sample),
                 "cpu_seconds": statistics.median(taken[name][WARM_UP:]),
                 "state_bytes": sum(m.nbytes for m in trainer.optimiser.moments.values()),
                 "silent": float((trainer.silent >= 20 * settings.batch).float().mean()),
@@ -145,6 +145,12 @@ def configs(settings: Settings, passes: int) -> dict[str, TrainConfig]:
 def fvu(trainer: Trainer, sample: torch.Tensor) -> float:
     """Return the unexplained share of the variance of raw rows."""
     return Moments.of(sample, trainer.dictionary(sample)).fvu or 0.0
+
+
+@torch.no_grad()
+def l0(trainer: Trainer, sample: torch.Tensor) -> float:
+    """Return the mean number of features active on raw rows."""
+    return float((trainer.dictionary.encode(sample).values > 0).sum()) / len(sample)
 
 
 def measure(settings: Settings) -> dict[str, Any]:
