@@ -11,12 +11,13 @@ import numpy as np
 import numpy.typing as npt
 
 from sememe.artefacts import is_finished, read_manifest, refuse_unfit
+from sememe.atlas.columns import products
 from sememe.atlas.index import EXAMPLES, HEAD, MEANINGS, NEURONS, Encoder
 from sememe.atlas.labels import NAME as LABELS
 from sememe.atlas.labels import Labels, matching
 from sememe.atlas.query import Numbers, Ranked
 from sememe.atlas.store import Atlas, mapped
-from sememe.kernels.compiled import Array, products
+from sememe.kernels.compiled import Array
 
 INDEX = "index"
 MEANING = "meanings"

@@ -1,5 +1,6 @@
 """The loopback server: pages, their JSON twins, and who may see them."""
 
+import gc
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -141,7 +142,13 @@ def make_app(
 
 def prepare(app: Starlette) -> Starlette:
     """Begin, in a thread, to make ready what the first search of ``app`` needs; return it."""
-    threading.Thread(target=app.state.views.finder.prepare, daemon=True).start()
+
+    def make_ready() -> None:
+        app.state.views.finder.prepare()
+        gc.collect()
+        gc.freeze()  # or every so often a request waits while all of this is looked through
+
+    threading.Thread(target=make_ready, daemon=True).start()
     return app
 
 

@@ -10,7 +10,7 @@ import sememe
 from sememe.atlas.annotations import Annotations
 from sememe.atlas.query import SORTS, TOKEN_COLUMNS, Finder, Query
 from sememe.atlas.search import Search
-from sememe.atlas.store import STATUSES, Atlas
+from sememe.atlas.store import STATUSES, Atlas, Page
 from sememe.web import answers
 from sememe.web.text import TokenText
 
@@ -116,16 +116,19 @@ class Views:
 
     def row(self, feature: int, examples: int = 1) -> answers.Row:
         """Return a line of the table: name, small histogram, middles of strong examples."""
-        page = self.atlas.summary(feature)
-        documents: dict[int, dict[str, Any]] = {}
-        for example in page["top"]:
-            documents.setdefault(example["document"], example)
-        others = [item for item in page["top"] if item is not documents[item["document"]]]
-        chosen = [*documents.values(), *others][:examples]
+        counts, strongest = self.atlas.strongest(feature)
+        chosen: list[Page] = []
+        others: list[Page] = []
+        documents: set[int] = set()
+        for example in strongest:
+            (others if example["document"] in documents else chosen).append(example)
+            documents.add(example["document"])
+            if len(chosen) == examples:
+                break
         return answers.Row(
             **self.name(feature),
-            histogram=page["histogram"]["counts"],
-            examples=[self._middle(example) for example in chosen],
+            histogram=counts,
+            examples=[self._middle(example) for example in [*chosen, *others][:examples]],
         )
 
     def _middle(self, stored: Mapping[str, Any]) -> answers.Example:
@@ -137,15 +140,9 @@ class Views:
 
     def rows(self, query: Query, offset: int, limit: int, *, facets: bool = True) -> answers.Rows:
         """Return how many features match, and ``limit`` lines of the table from ``offset``."""
-        found = self.finder.find(query)
-        numbers = found.numbers[offset : offset + limit].tolist()
-        return answers.Rows(
-            total=len(found.numbers),
-            offset=offset,
-            more=found.more,
-            rows=[self.row(number) for number in numbers],
-            facets=self.finder.facets(query) if facets else {},
-        )
+        found = self.finder.find(query, offset, limit, facets=facets)
+        rows = [self.row(number) for number in found.numbers.tolist()]
+        return answers.Rows(found.total, offset, found.more, rows, found.facets)
 
     def sample(self, seed: int, count: int) -> answers.Sample:
         """Return lines of ``count`` features drawn from the alive ones that are not dense."""
