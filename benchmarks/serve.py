@@ -59,7 +59,7 @@ class Settings:
     cache: Path | None = None
     """Where made-up atlases are kept; by default in the cache folder."""
     meanings: bool = False
-    """Make the index of meanings too (3 GB of memory), and search it."""
+    """Make the index of meanings too (2 GB of memory), and search it."""
     paint: bool = True
     """Measure the first paint of the home page in Chromium, where there is one."""
     json: bool = False

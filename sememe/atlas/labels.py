@@ -67,6 +67,12 @@ class Labels:
             row = self._database.execute(query, (feature,)).fetchone()
         return row[0] if row else None
 
+    def all(self) -> dict[int, str]:
+        """Return every label, by feature."""
+        with self._lock:
+            query = "SELECT feature, text FROM label ORDER BY feature"
+            return dict(self._database.execute(query).fetchall())
+
     def search(self, text: str) -> Ranked:
         """Return the features whose labels have every word of ``text``, best first."""
         with self._lock:

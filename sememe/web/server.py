@@ -117,6 +117,7 @@ def make_app(
         report or {},
         prompt=prompt is not None,
         effects=prompt is not None and effects is not None,
+        job=job is not None,
         search=search,
         annotations=annotations,
     )

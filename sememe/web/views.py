@@ -33,6 +33,7 @@ class Views:
         *,
         prompt: bool,
         effects: bool = False,
+        job: bool = False,
         search: Search | None = None,
         annotations: Annotations | None = None,
     ) -> None:
@@ -44,13 +45,13 @@ class Views:
         self._fires_on = lru_cache(maxsize=1 << 16)(self._tokens_or_characters)
         self._promoted = lru_cache(maxsize=1 << 16)(self._promoted_tokens)
         self._alive = np.flatnonzero(atlas.columns["status"] == STATUSES.index("alive"))
-        self._index = self._summary(report, prompt, effects)
+        self._index = self._summary(report, prompt=prompt, effects=effects, job=job)
 
     def index(self) -> answers.Index:
         """Return what was mapped, its headline figures and the histogram of frequencies."""
         return self._index
 
-    def _summary(self, report: Mapping[str, Any], prompt: bool, effects: bool) -> answers.Index:
+    def _summary(self, report: Mapping[str, Any], **can: bool) -> answers.Index:
         manifest, columns = self.atlas.manifest, self.atlas.columns
         places = [report, manifest, manifest["config"], manifest["made_from"]]
         found = {
@@ -69,8 +70,7 @@ class Views:
             status={name: int(counts[i]) for i, name in enumerate(STATUSES)},
             report=dict(report),
             frequencies=answers.Histogram(edges.tolist(), bins.tolist()),
-            prompt=prompt,
-            effects=effects,
+            **can,
             notes=self.annotations is not None,
             searches=[*TOKEN_COLUMNS, *self.search.ranked],
             sorts=[sort for sort in SORTS if sort[0] in "rft" or sort in self.finder.numeric],
