@@ -95,7 +95,8 @@ def sentence_encoder(progress: Progress | None = None) -> Encoder:
     from sememe.models.sentences import load_sentence_encoder
     from sememe.processor import fast_bf16
 
-    model = load_sentence_encoder(progress)
+    dtype = torch.bfloat16 if fast_bf16() else torch.float32
+    model = load_sentence_encoder(progress, dtype=dtype)
 
     width = model.bert.config.hidden_size
 
@@ -106,8 +107,8 @@ def sentence_encoder(progress: Progress | None = None) -> Encoder:
         for start in range(0, len(order), TOGETHER):
             part = order[start : start + TOGETHER]
             tokens = model.tokens([sentences[place] for place in part])
-            with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=fast_bf16()):
-                found[part] = model(**tokens).float().numpy()
+            with torch.no_grad():
+                found[part] = model(**tokens).numpy()
         return found
 
     return encode

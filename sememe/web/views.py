@@ -15,6 +15,8 @@ from sememe.web import answers
 from sememe.web.text import TokenText
 
 NAME_TOKENS = 4
+NAMES = 1 << 13
+"""Features whose names are remembered."""
 BEFORE, AFTER = 14, 10
 
 
@@ -42,16 +44,18 @@ class Views:
         self.annotations = annotations
         self.finder = Finder(atlas, self.search.ranked)
         self.text = TokenText(atlas.vocabulary)
-        self._fires_on = lru_cache(maxsize=1 << 16)(self._tokens_or_characters)
-        self._promoted = lru_cache(maxsize=1 << 16)(self._promoted_tokens)
+        self._fires_on = lru_cache(maxsize=NAMES)(self._tokens_or_characters)
+        self._promoted = lru_cache(maxsize=NAMES)(self._promoted_tokens)
         self._alive = np.flatnonzero(atlas.columns["status"] == STATUSES.index("alive"))
-        self._index = self._summary(report, prompt=prompt, effects=effects, job=job)
+        self._index = self._summary(report, prompt, effects, job)
 
     def index(self) -> answers.Index:
         """Return what was mapped, its headline figures and the histogram of frequencies."""
         return self._index
 
-    def _summary(self, report: Mapping[str, Any], **can: bool) -> answers.Index:
+    def _summary(
+        self, report: Mapping[str, Any], prompt: bool, effects: bool, job: bool
+    ) -> answers.Index:
         manifest, columns = self.atlas.manifest, self.atlas.columns
         places = [report, manifest, manifest["config"], manifest["made_from"]]
         found = {
@@ -70,7 +74,9 @@ class Views:
             status={name: int(counts[i]) for i, name in enumerate(STATUSES)},
             report=dict(report),
             frequencies=answers.Histogram(edges.tolist(), bins.tolist()),
-            **can,
+            prompt=prompt,
+            effects=effects,
+            job=job,
             notes=self.annotations is not None,
             searches=[*TOKEN_COLUMNS, *self.search.ranked],
             sorts=[sort for sort in SORTS if sort[0] in "rft" or sort in self.finder.numeric],

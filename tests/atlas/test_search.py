@@ -103,7 +103,7 @@ def test_the_nearest_meanings_are_those_of_the_whole_vectors() -> None:
     for number in (0, 17, 999):
         query = vectors[number] + 0.02 * rng.normal(size=384).astype(np.float32)
         query /= np.linalg.norm(query)
-        found = nearest(made, query)
+        found = nearest(made, made["tail"].__getitem__, query)
         assert found.numbers[0] == number
         exact = np.argsort(-(vectors @ query))
         assert len(found.numbers) == NEAR
