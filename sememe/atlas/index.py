@@ -2,8 +2,9 @@
 
 - which features write to each neuron of the site (from every feature's largest weights),
 - the words around the peaks of each feature's strongest examples, in SQLite's FTS5,
-- where each feature lies among meanings: a sentence encoder's vector of its strongest examples (and
-  of its label, where it has one), turned so that the first dimensions tell most apart, in int8.
+- where each feature lies among meanings: a sentence encoder's vectors of its strongest examples, of
+  the tokens it fires on and of its label, where it has one, turned so that the first dimensions
+  tell most apart, in int8.
 """
 
 import sqlite3
@@ -78,7 +79,8 @@ def index_meanings(
 ) -> None:
     """Index the meanings of ``atlas`` in ``out``, unless it is done; the manifest last.
 
-    A feature with one of ``labels`` lies between what that and what its examples mean. Raises
+    A feature lies in the middle of what its examples, the tokens that it fires on and its label, if
+    it is in ``labels``, mean: examples alone tell the topic of texts rather than what fires. Raises
     SememeError where ``out`` was begun for another atlas, or with other labels.
     """
     progress, labels = progress or Progress(), labels or {}
@@ -90,10 +92,11 @@ def index_meanings(
     for start in range(0, atlas.features, BATCH):
         numbers = range(start, min(start + BATCH, atlas.features))
         vectors = encode([text_of(atlas, atlas.summary(number)) for number in numbers])
-        if named := [number for number in numbers if number in labels]:
-            places = np.array(named) - start
-            vectors[places] += encode([labels[number] for number in named])
-            vectors[places] /= np.linalg.norm(vectors[places], axis=1, keepdims=True)
+        for texts in ({n: tokens_of(atlas, n) for n in numbers}, labels):
+            named = [number for number in numbers if texts.get(number)]
+            if named:
+                vectors[np.array(named) - start] += encode([texts[number] for number in named])
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
         parts.append(vectors.astype(np.float16))
         progress.advance(len(numbers))
     write_bytes(out / MEANINGS, safetensors.numpy.save(meanings(np.concatenate(parts))))
@@ -119,6 +122,13 @@ def text_of(atlas: Atlas, page: Mapping[str, Any]) -> str:
         data = b"".join(atlas.token_bytes(example["tokens"][near]))
         lines.append(" ".join(data.decode("utf-8", "ignore").split()))
     return "\n".join(lines)
+
+
+def tokens_of(atlas: Atlas, feature: int) -> str:
+    """Return the tokens that a feature fires on, as a list of words."""
+    tokens = [token for token in atlas.columns["tokens"][feature].tolist() if token >= 0]
+    words = [data.decode("utf-8", "ignore").strip() for data in atlas.token_bytes(tokens)]
+    return ", ".join(word for word in words if word)
 
 
 def write_words(path: Path, texts: Iterator[tuple[int, str]]) -> None:
