@@ -82,6 +82,11 @@ class Run:
         return self.path / "meanings"
 
     @property
+    def labels(self) -> Path:
+        """Texts that describe features."""
+        return self.path / "labels.sqlite"
+
+    @property
     def annotations(self) -> Path:
         """Notes and tags that people put on features."""
         return self.path / "annotations.sqlite"
