@@ -15,7 +15,7 @@ from jaxtyping import Float
 from sememe.activations.store import Activations
 from sememe.artefacts import begin, is_finished, refuse_unfit
 from sememe.atlas.layout import Layout, lay_out, place_beside
-from sememe.atlas.pages import ULTRALOW, Pages, Sources, weights_of
+from sememe.atlas.pages import Pages, Sources, weights_of
 from sememe.atlas.parts import covered, describe_part, merge_parts, missing
 from sememe.atlas.statistics import INTERVALS, Text
 from sememe.atlas.store import STATUSES, Atlas
@@ -24,7 +24,7 @@ from sememe.atlas.writing import finish_atlas, write_pages
 from sememe.corpora.corpus import Corpus
 from sememe.dictionaries.dictionary import Dictionary
 from sememe.errors import SememeError
-from sememe.evaluation.evaluate import DENSE
+from sememe.evaluation.health import DENSE, ULTRALOW
 from sememe.kernels.compiled import Array
 from sememe.models.language_model import LanguageModel
 from sememe.progress import Progress

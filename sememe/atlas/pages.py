@@ -19,11 +19,8 @@ from sememe.atlas.tokens import TOKENS_SHOWN, TokenShares, peak_tokens
 from sememe.atlas.weights import NEIGHBOURS_SHOWN, LogitEffects
 from sememe.corpora.corpus import Corpus, Windows
 from sememe.dictionaries.dictionary import Dictionary
-from sememe.evaluation.evaluate import DENSE
+from sememe.evaluation.health import DENSE, ULTRALOW
 from sememe.kernels.compiled import Array
-
-ULTRALOW = 1e-6
-"""A feature that fires on a smaller share of tokens than this is ultralow."""
 
 
 class Weights(NamedTuple):

@@ -1,4 +1,4 @@
-"""The commands of a dictionary: train, evaluate, describe it."""
+"""The commands of a dictionary: train it, describe it."""
 
 import math
 from dataclasses import dataclass, replace
@@ -139,33 +139,6 @@ class Train(Training):
             return LiveStream(model, corpus, sites, config)
         buffer = BUFFER if self.buffer is None else self.buffer
         return BufferedStream(model, corpus, sites, config, buffer=buffer)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Evaluate:
-    """Evaluate a run's dictionary on held-out text."""
-
-    run: Positional[Path]
-    """What `sememe map` made."""
-    json: bool = False
-    """Print the whole report as JSON."""
-
-    def __call__(self) -> None:
-        from sememe.evaluation.evaluate import evaluate
-        from sememe.job import open_run
-
-        run, dictionary, _, held_out, corpus = open_run(self.run)
-        with terminal_progress() as progress:
-            model = run.load_model(progress)
-            report = evaluate(model, dictionary, held_out, corpus, run.report, progress=progress)
-        if self.json:
-            show(report, as_json=True)
-            return
-        plain = {
-            name: value for name, value in report.items() if isinstance(value, str | float | int)
-        }
-        entropies = {f"cross_entropy {name}": v for name, v in report["cross_entropy"].items()}
-        show({**plain, **entropies}, as_json=False)
 
 
 @dataclass(frozen=True, kw_only=True)
