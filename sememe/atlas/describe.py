@@ -69,7 +69,6 @@ def describe(
     begin(out, made_from)
     if is_finished(out):
         return Atlas.open(out)
-    features, width = dictionary.config.features, dictionary.config.width
     folder = out / PARTS
     done = covered(folder, activations.shards)
     starts = activations.shard_starts
@@ -77,14 +76,14 @@ def describe(
     progress.start("describe", starts[-1], "tokens", before)
     for shards in missing(done, activations.shards):
         describe_part(dictionary, activations, folder, shards, progress=progress)
-    firings, sums = merge_parts(folder, features, width, activations.shards)
+    firings, sums = merge_parts(folder, activations.shards)
     text = Text.of(firings, corpus, windows)
     with torch.no_grad():
         decoder = torch.nn.functional.normalize(dictionary.W_dec.detach().float(), dim=1)
         used = used_tokens(model.tokenizer, np.unique(text.tokens))
         effects = logit_effects(model, decoder, site, used)
         near = neighbours(decoder)
-        weights = weights_of(dictionary, effects, near)
+        weights = weights_of(dictionary, decoder, effects, near)
     sources = Sources(text, corpus, windows, model.vocabulary)
     pages = Pages(firings, sums, weights, sources)
     write_pages(out, pages, model.tokenizer.bytes_of)
@@ -100,7 +99,7 @@ def describe(
         {**columns, "x": layout.x, "y": layout.y, "cluster": layout.cluster},
         config={"intervals": INTERVALS, "dense": DENSE, "ultralow": ULTRALOW},
         made_from=made_from,
-        features=features,
+        features=firings.features,
         model=model.name,
         site=site,
         tokens=firings.rows,

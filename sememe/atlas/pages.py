@@ -178,13 +178,19 @@ def _columns(firings: Firings, weights: Weights, corpus: Corpus) -> dict[str, Ar
     }
 
 
-def weights_of(dictionary: Dictionary, effects: LogitEffects | None, near: Ranked) -> Weights:
-    """Return what the weights of a dictionary of one site say."""
+def weights_of(
+    dictionary: Dictionary,
+    directions: Float[torch.Tensor, "features width"],
+    effects: LogitEffects | None,
+    near: Ranked,
+) -> Weights:
+    """Return what the weights of a dictionary of one site say; ``directions`` are unit rows."""
     encoder, decoder = dictionary.W_enc.detach().float(), dictionary.W_dec.detach().float()
+    along = torch.linalg.vecdot(encoder, directions)
     return Weights(
-        torch.nn.functional.normalize(decoder, dim=1),
+        directions,
         decoder.norm(dim=1).numpy(),
-        torch.nn.functional.cosine_similarity(encoder, decoder, dim=1).numpy(),
+        (along / encoder.norm(dim=1).clamp_min(1e-12)).numpy(),
         effects,
         near,
     )

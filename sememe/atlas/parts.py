@@ -68,10 +68,11 @@ def shards_of(part: str, shards: int) -> range:
     return range(first, last)
 
 
-def merge_parts(folder: Path, features: int, width: int, shards: int) -> tuple[Firings, NeuronSums]:
+def merge_parts(folder: Path, shards: int) -> tuple[Firings, NeuronSums]:
     """Return the firings of all shards, and the sums over them, from parts that cover them."""
-    sums = NeuronSums.empty(features, width)
-    for part in covered(folder, shards):
+    first, *others = covered(folder, shards)
+    sums = NeuronSums.load(_sums_path(folder, first))
+    for part in others:
         sums.merge(NeuronSums.load(_sums_path(folder, part)))
     return Firings([ShardFirings.load(_firings_path(folder, n)) for n in range(shards)]), sums
 
