@@ -314,6 +314,7 @@ def _reconstruction(arm: Arm, sums: _Sums) -> Measured:
                 "fvu": estimate(fvu, wrong, around, around).to_json(),
             }
             for number, (counted, wrong, around) in enumerate(sums.position.transpose(1, 2, 0))
+            if counted.any()
         ],
         "l0": l0_distribution(sums.l0),
     }
