@@ -120,6 +120,11 @@ def _clock(seconds: float) -> str:
     return f"{minutes}:{rest:02d}"
 
 
+def print_heading(title: str) -> None:
+    """Print what stands above a table, to standard output."""
+    Console().print(Text(f"\n{title}", style="bold"))
+
+
 def print_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Print a table to standard output; columns of numbers stand on the right."""
     table = Table(box=None, header_style="bold", pad_edge=False)
