@@ -10,6 +10,7 @@ Axis names: texts = training or test texts, features = of the dictionary, width 
 """
 
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -154,14 +155,18 @@ def measure(arm: Arm, settings: Settings, progress: Progress) -> Measured:
     progress.start("probing", len(names), "sets")
     found: list[dict[str, Any]] = []
     for name in names:
-        made_from = [arm.model.hash, arm.model.dtype, arm.site, str(SETS), name, asdict(effort)]
+        made_from = [
+            *(arm.model.hash, arm.model.dtype, arm.site),
+            *(SETS.sha256, name, asdict(effort), settings.seed),
+        ]
 
         def make(name: str = name) -> dict[str, Tensor]:
             return _as_tensors(read_set(arm, labelled_set(name, path), effort, settings.seed))
 
-        read = kept([*made_from, settings.seed], make)
+        read = kept(made_from, make)
         split = Split(read["values"], read["labels"].numpy(), read["test"].numpy())
-        found.append({"name": name, **probe_set(arm, split)})
+        shared = arm.once(f"probing {made_from}", partial(baselines, split))
+        found.append({"name": name, **probe_set(arm, split), **shared})
         progress.advance(1)
     progress.finish()
     return summarise(found)
@@ -210,15 +215,26 @@ def probe_set(arm: Arm, split: Split) -> dict[str, Any]:
         code = arm.dictionary.encode(split.values)
     values = code_matrix(code, arm.features)
     chosen = by_difference(values[~split.test], split.labels[~split.test])[: max(KS)]
-    scores = {str(k): sparse_probe(values, split, chosen[:k]) for k in KS}
-    raw = split.values.double().numpy()
-    scores["raw"] = regression(raw, split, standardise=True)
-    scores["difference"] = difference_of_means(raw, split)
     found: dict[str, Any] = {"features": chosen.tolist()}
-    for name, score in scores.items():
-        for field, value in score._asdict().items():
-            found[f"{field}_{name}" if name in map(str, KS) else f"{name}_{field}"] = value
+    for k in KS:
+        score = regression(values[:, chosen[:k]].toarray().astype(np.float64), split)
+        found |= {f"auc_{k}": score.auc, f"accuracy_{k}": score.accuracy}
     return found
+
+
+def baselines(split: Split) -> dict[str, Any]:
+    """Return the scores of whole activations by their names."""
+    values = split.values.double().numpy()
+    raw, difference = (
+        regression(values, split, standardise=True),
+        difference_of_means(values, split),
+    )
+    return {
+        "raw_auc": raw.auc,
+        "raw_accuracy": raw.accuracy,
+        "difference_auc": difference.auc,
+        "difference_accuracy": difference.accuracy,
+    }
 
 
 def code_matrix(code: Code, features: int) -> scipy.sparse.csr_array:
@@ -232,11 +248,6 @@ def by_difference(values: scipy.sparse.csr_array, labels: Bool[np.ndarray, " tex
     """Return features by |mean over one class - mean over the other|, the largest first."""
     difference = values[labels].mean(axis=0) - values[~labels].mean(axis=0)
     return np.argsort(-np.abs(difference), kind="stable")
-
-
-def sparse_probe(values: scipy.sparse.csr_array, split: Split, chosen: np.ndarray) -> Score:
-    """Return the score of logistic regression on the ``chosen`` features."""
-    return regression(values[:, chosen].toarray().astype(np.float64), split)
 
 
 def regression(

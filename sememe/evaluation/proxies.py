@@ -121,7 +121,7 @@ def measure(arm: Arm, settings: Settings, progress: Progress) -> Measured:
     """Measure every context that has enough text; NotApplicableError where none has."""
     progress.start("proxies", len(CONTEXTS), "contexts")
     stage = _stage(arm, _fresh(arm, EFFORTS[settings.suite], settings.seed, progress))
-    sample = Sample(arm.corpus, arm.model.tokenizer.bytes_of)
+    sample = arm.once("token shares", lambda: Sample(arm.corpus, arm.model.tokenizer.bytes_of))
     found: dict[str, Proxied] = {}
     left_out: dict[str, str] = {}
     for context in CONTEXTS:

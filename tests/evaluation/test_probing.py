@@ -22,6 +22,7 @@ from sememe.evaluation.probing import (
     METRICS,
     Effort,
     Split,
+    baselines,
     by_difference,
     code_matrix,
     difference_of_means,
@@ -131,7 +132,7 @@ def test_a_class_that_the_last_token_gives_away_is_found(arm: Arm) -> None:
     assert (~split.test).sum() == EFFORT.train
     for part in (split.test, ~split.test):
         assert split.labels[part].mean() == 0.5
-    found = probe_set(arm, split)
+    found = {**probe_set(arm, split), **baselines(split)}
     assert found["raw_auc"] > 0.98
     assert found["difference_auc"] > 0.95
     assert found["auc_16"] > 0.95
@@ -144,7 +145,8 @@ def test_classes_that_mean_nothing_are_not_found(arm: Arm) -> None:
     draw = random.Random(2)
     texts = [f"{sentence(draw)} {n}" for n in range(400)]
     labels = [draw.random() < 0.5 for _ in texts]
-    found = probe_set(arm, read_set(arm, made_up(texts, labels), Effort(160, 160, 32), 0))
+    split = read_set(arm, made_up(texts, labels), Effort(160, 160, 32), 0)
+    found = {**probe_set(arm, split), **baselines(split)}
     for name in ("auc_1", "auc_16", "raw_auc", "difference_auc"):
         assert abs(found[name] - 0.5) < 0.15  # three standard errors of 80 against 80
 
