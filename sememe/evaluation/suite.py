@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from sememe.artefacts import fingerprint, lock, read_json, write_json
-from sememe.evaluation import fidelity, health
+from sememe.evaluation import fidelity, health, probing, proxies
 from sememe.evaluation.arms import Arm
 from sememe.evaluation.controls import WRITTEN, write_down
 from sememe.evaluation.estimates import DRAWS, LEVEL, Estimate
@@ -30,6 +30,8 @@ from sememe.training.streams import ActivationStream
 SECTIONS = (
     Section("fidelity", "Fidelity", fidelity.METRICS, fidelity.measure),
     Section("health", "Health", health.METRICS, health.measure),
+    Section("probing", "Sparse probing", probing.METRICS, probing.measure),
+    Section("proxies", "Kinds of text", proxies.METRICS, proxies.measure),
 )
 """Every section, in the order of the report; a new one is a module and its line here."""
 
