@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from sememe.artefacts import fingerprint, lock, read_json, write_json
-from sememe.evaluation import fidelity, health
+from sememe.evaluation import fidelity, health, interpretability, structure
 from sememe.evaluation.arms import Arm
 from sememe.evaluation.estimates import DRAWS, LEVEL, Estimate
 from sememe.evaluation.sections import (
@@ -25,6 +25,13 @@ from sememe.progress import Progress
 SECTIONS = (
     Section("fidelity", "Fidelity", fidelity.METRICS, fidelity.measure),
     Section("health", "Health", health.METRICS, health.measure),
+    Section(
+        "interpretability",
+        "Interpretability",
+        interpretability.METRICS,
+        interpretability.measure,
+    ),
+    Section("structure", "Structure", structure.METRICS, structure.measure),
 )
 """Every section, in the order of the report; a new one is a module and its line here."""
 
