@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from sememe.artefacts import fingerprint, lock, read_json, write_json
-from sememe.evaluation import fidelity, health, probing, proxies
+from sememe.evaluation import fidelity, health, interpretability, probing, proxies, structure
 from sememe.evaluation.arms import Arm
 from sememe.evaluation.controls import WRITTEN, write_down
 from sememe.evaluation.estimates import DRAWS, LEVEL, Estimate
@@ -32,6 +32,13 @@ SECTIONS = (
     Section("health", "Health", health.METRICS, health.measure),
     Section("probing", "Sparse probing", probing.METRICS, probing.measure),
     Section("proxies", "Kinds of text", proxies.METRICS, proxies.measure),
+    Section(
+        "interpretability",
+        "Interpretability",
+        interpretability.METRICS,
+        interpretability.measure,
+    ),
+    Section("structure", "Structure", structure.METRICS, structure.measure),
 )
 """Every section, in the order of the report; a new one is a module and its line here."""
 
