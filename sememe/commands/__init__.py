@@ -10,6 +10,7 @@ from sememe.commands.activations import Activations
 from sememe.commands.dials import Recipe
 from sememe.commands.dictionaries import Describe, Evaluate, Train
 from sememe.commands.exporting import Export
+from sememe.commands.importing import Import
 from sememe.commands.inputs import Corpus, Harvest, Sites
 from sememe.commands.job import Index, Map, Plan, Serve
 from sememe.commands.studies import Study
@@ -28,6 +29,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "index": Index,
     "serve": Serve,
     "export": Export,
+    "import": Import,
     "sites": Sites,
     "study": Study,
 }

@@ -69,7 +69,8 @@ def evaluate(
         str(held_out.path), {"corpus": (held_out.manifest["made_from"]["corpus"], corpus.hash)}
     )
     trained_on = dictionary.manifest["made_from"]
-    refuse_unfit("the dictionary", {"corpus": (trained_on.get("corpus"), corpus.hash)})
+    # One that another package trained says nothing of its corpus.
+    refuse_unfit("the dictionary", {"corpus": (trained_on.get("corpus", corpus.hash), corpus.hash)})
     if not held_out.manifest["config"]["held_out"]:
         raise SememeError(f"{held_out.path} holds training documents: evaluate on held-out ones")
     made_from = {
