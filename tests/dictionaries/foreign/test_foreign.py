@@ -13,6 +13,7 @@ from torch import Tensor
 from sememe.cli import main
 from sememe.dictionaries import Dictionary, TopK
 from sememe.dictionaries.foreign import read_foreign
+from sememe.dictionaries.foreign.saelens import WEIGHTS
 from sememe.errors import SememeError, UsageError
 from tests.dictionaries.foreign.peers import CASES, EXPECTED, FEATURES, build
 
@@ -187,3 +188,43 @@ def test_the_command_writes_provenance(tmp_path: Path, capsys: pytest.CaptureFix
     with pytest.raises(SystemExit):
         main(["import", str(RECORDED / "sae_lens" / "gated"), "--out", str(out)])
     assert "another dictionary" in capsys.readouterr().err
+
+
+def test_the_whole_way_from_foreign_files_to_an_atlas(
+    small_run: Path, tiny_directory: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, theirs = tmp_path / "run", tmp_path / "theirs"
+    for part in ("corpus", "activations", "activations-held-out"):
+        shutil.copytree(small_run / part, run / part)
+    ours = Dictionary.load(small_run / "dictionary")
+    folded = ours.fold()
+    theirs.mkdir()
+    weights = {"W_enc": folded.W_enc.T.contiguous(), "W_dec": folded.W_dec}
+    save_file({**weights, "b_enc": folded.b_enc, "b_dec": folded.b_dec}, theirs / WEIGHTS)
+    config = {"d_in": ours.config.width, "d_sae": ours.config.features, "architecture": "topk"}
+    config |= {"k": ours.config.to_json()["nonlinearity"]["k"], "apply_b_dec_to_input": False}
+    (theirs / "cfg.json").write_text(json.dumps({**config, "metadata": {}}))
+    model, site = str(tiny_directory), ours.site
+    main(
+        ["import", str(theirs), "--model", model, "--site", site, "--out", str(run / "dictionary")]
+    )
+    capsys.readouterr()
+    reports = []
+    for path in (run, small_run):
+        main(["evaluate", str(path), "--json"])
+        reports.append(json.loads(capsys.readouterr().out))
+    assert reports[0]["l0"] == reports[1]["l0"]
+    for figure in ("fvu", "kl"):
+        assert reports[0][figure] == pytest.approx(reports[1][figure], rel=1e-4)
+    main(["describe", str(run), "--json"])
+    assert json.loads(capsys.readouterr().out)["features"] == ours.config.features
+
+
+def test_a_site_of_another_width_is_refused(
+    tiny_directory: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = str(RECORDED / "sae_lens" / "standard")
+    words = ["--site", "layers.1.resid", "--model", str(tiny_directory), "--out", str(tmp_path)]
+    with pytest.raises(SystemExit):
+        main(["import", source, *words])
+    assert "has width 32, but the dictionary has 8" in capsys.readouterr().err
