@@ -21,6 +21,7 @@ from sememe.artefacts import (
     write_manifest,
 )
 from sememe.atlas.index import (
+    CHUNK,
     EXAMPLES,
     MEANINGS,
     NEURONS,
@@ -235,12 +236,14 @@ def _write_index(atlas: Atlas, out: Path) -> None:
     _finish(atlas, out, [EXAMPLES, NEURONS])
 
 
-def _vectors(features: int) -> npt.NDArray[np.float32]:
+def _vectors(features: int) -> npt.NDArray[np.float16]:
     rng = np.random.default_rng(4)
     middles = rng.normal(size=(CLUSTERS, 384)).astype(np.float32)
-    found = rng.standard_normal((features, 384), np.float32)
-    found += middles[rng.integers(CLUSTERS, size=features)]
-    found /= np.linalg.norm(found, axis=1, keepdims=True)
+    found = np.empty((features, 384), np.float16)
+    for start in range(0, features, CHUNK):
+        drawn = rng.standard_normal(found[start : start + CHUNK].shape, np.float32)
+        drawn += middles[rng.integers(CLUSTERS, size=len(drawn))]
+        found[start : start + CHUNK] = drawn / np.linalg.norm(drawn, axis=1, keepdims=True)
     return found
 
 

@@ -1,8 +1,9 @@
 """What an optimiser explains, takes and keeps: Adam with and without momentum, and Adafactor.
 
 Each trains the same TopK dictionary from the same first weights on the same batches of a language
-model's activations, by turns, so that other work on the machine meets all alike. FVU is of rows
-drawn from all of the store. Run it as ``python -m benchmarks.optimisers``.
+model's activations, by turns, so that other work on the machine meets all alike; ``--recipes`` has
+recipes trained so instead. FVU is of rows drawn from all of the store. Run it as ``python -m
+benchmarks.optimisers``.
 """
 
 import os
@@ -26,7 +27,7 @@ from sememe.errors import UsageError
 from sememe.evaluation.metrics import Moments
 from sememe.job import middle_site
 from sememe.models.load import load_model
-from sememe.training import recipes
+from sememe.training import TrainConfig, recipes
 from sememe.training.trainer import Trainer
 
 OPTIMISERS: dict[str, dict[str, Any]] = {
@@ -53,6 +54,8 @@ class Settings:
     """Sources or paths of the text that it reads."""
     tokens: int = 50_000
     """Tokens of it."""
+    recipes: tuple[str, ...] = ()
+    """Recipes with a k to compare in place of optimisers, each with its own."""
     features: int = 2304
     """Features of the dictionary."""
     k: int = 32
@@ -87,20 +90,13 @@ def compare(settings: Settings, store: Activations) -> dict[str, Any]:
     stream = Stream(store, (settings.site or next(iter(store.sites)),))
     if settings.steps <= WARM_UP:
         raise UsageError(f"steps is {settings.steps}; expected more than {WARM_UP}")
-    whole = recipes.topk(features=settings.features, k=settings.k)
-    config = replace(
-        whole,
-        batch=settings.batch,
-        learning_rate=settings.learning_rate,
-        seed=settings.seed,
-        passes=-(-settings.steps // max(1, stream.steps(settings.batch, 1))),
-    )
+    passes = -(-settings.steps // max(1, stream.steps(settings.batch, 1)))
     trainers = {
-        name: Trainer(stream, replace(config, **changes), stream.sites, stream.sites)
-        for name, changes in OPTIMISERS.items()
+        name: Trainer(stream, config, stream.sites, stream.sites)
+        for name, config in configs(settings, passes).items()
     }
     taken: dict[str, list[float]] = {name: [] for name in trainers}
-    batches = stream.batches(config.batch, config.passes, config.seed)
+    batches = stream.batches(settings.batch, passes, settings.seed)
     for _, rows in zip(range(settings.steps), batches, strict=False):
         for name, trainer in trainers.items():
             trainer.steps = settings.steps
@@ -118,8 +114,9 @@ def compare(settings: Settings, store: Activations) -> dict[str, Any]:
         "learning_rate": settings.learning_rate,
         "rows": [
             {
-                "optimiser": name,
+                "recipe" if settings.recipes else "optimiser": name,
                 "fvu": fvu(trainer, sample),
+                "l0": l0(trainer, sample),
                 "cpu_seconds": statistics.median(taken[name][WARM_UP:]),
                 "state_bytes": sum(m.nbytes for m in trainer.optimiser.moments.values()),
                 "silent": float((trainer.silent >= 20 * settings.batch).float().mean()),
@@ -129,10 +126,31 @@ def compare(settings: Settings, store: Activations) -> dict[str, Any]:
     }
 
 
+def configs(settings: Settings, passes: int) -> dict[str, TrainConfig]:
+    """Return what to train, by name."""
+    shared: dict[str, Any] = {
+        "batch": settings.batch,
+        "learning_rate": settings.learning_rate,
+        "seed": settings.seed,
+        "passes": passes,
+    }
+    sizes = {"features": settings.features, "k": settings.k}
+    if settings.recipes:
+        return {n: replace(recipes.make(n, **sizes), **shared) for n in settings.recipes}
+    topk = recipes.make("topk", **sizes)
+    return {name: replace(topk, **shared, **changes) for name, changes in OPTIMISERS.items()}
+
+
 @torch.no_grad()
 def fvu(trainer: Trainer, sample: torch.Tensor) -> float:
     """Return the unexplained share of the variance of raw rows."""
     return Moments.of(sample, trainer.dictionary(sample)).fvu or 0.0
+
+
+@torch.no_grad()
+def l0(trainer: Trainer, sample: torch.Tensor) -> float:
+    """Return the mean number of features active on raw rows."""
+    return float((trainer.dictionary.encode(sample).values > 0).sum()) / len(sample)
 
 
 def measure(settings: Settings) -> dict[str, Any]:

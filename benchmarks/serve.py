@@ -54,10 +54,12 @@ class Settings:
     """How long they ask."""
     think: float = 2.0
     """Seconds between two requests of a client, on average."""
+    load: float = 60.0
+    """How long they ask without a pause, afterwards."""
     cache: Path | None = None
     """Where made-up atlases are kept; by default in the cache folder."""
     meanings: bool = False
-    """Make the index of meanings too (3 GB of memory), and search it."""
+    """Make the index of meanings too (2 GB of memory), and search it."""
     paint: bool = True
     """Measure the first paint of the home page in Chromium, where there is one."""
     json: bool = False
@@ -244,14 +246,7 @@ def measure(settings: Settings) -> dict[str, object]:
         draw = random.Random(1)
         some = [drawn(draw) for _ in range(400)]
         paced = asyncio.run(ask(clients, settings.seconds, settings.think, drawn))
-        pages = asyncio.run(
-            ask(
-                clients,
-                10.0,
-                0.0,
-                lambda d: ("page", f"/feature/{d.randrange(settings.features)}.json"),
-            )
-        )
+        load = asyncio.run(ask(clients, settings.load, 0.0, drawn))
         cost = {
             kind: processor_ms(server.pid, clients[0], [path for k, path in some if k == kind])
             for kind in KINDS
@@ -261,7 +256,7 @@ def measure(settings: Settings) -> dict[str, object]:
     finally:
         server.terminate()
         server.wait()
-    for error in paced.errors[:5]:
+    for error in [*paced.errors, *load.errors][:5]:
         print(error, file=sys.stderr)
     return {
         "features": settings.features,
@@ -273,9 +268,9 @@ def measure(settings: Settings) -> dict[str, object]:
         "search_median_ms": statistics.median(paced.times["search"]),
         **{f"{kind}_cpu_ms": cost[kind] for kind in KINDS},
         "requests": sum(map(len, paced.times.values())),
-        "errors": len(paced.errors) + len(pages.errors),
-        "pages_per_second": len(pages.times["page"]) / 10,
-        "saturated_page_p99_ms": pages.p99("page"),
+        "errors": len(paced.errors) + len(load.errors),
+        "load_per_second": sum(map(len, load.times.values())) / settings.load,
+        **{f"load_{kind}_p99_ms": load.p99(kind) for kind in KINDS},
         "rss_mb": memory,
         "open_seconds": opened,
         "first_paint_ms": painted,

@@ -19,7 +19,10 @@ from sememe.commands import COMMANDS
 from sememe.commands.activations import STORES
 from sememe.commands.studies import STUDIES
 from sememe.corpora.sources import SOURCES, source_table
-from sememe.evaluation.evaluate import EvaluateConfig
+from sememe.evaluation.controls import WRITTEN
+from sememe.evaluation.splicing import EvaluateConfig
+from sememe.evaluation.suite import SECTIONS as EVALUATION
+from sememe.evaluation.trained import TRAINED
 from sememe.models.packaged import PACKAGED
 from sememe.training.config import TrainConfig
 
@@ -186,7 +189,34 @@ def derived() -> str:
     return table(["activations in a pass", "learning rate", "dead after silence of"], rows)
 
 
+def metrics() -> str:
+    """Every metric of the evaluation, by section."""
+    parts = []
+    for section in EVALUATION:
+        rows = [
+            [
+                f"`{metric.name}`",
+                metric.what,
+                metric.better,
+                metric.units,
+                ", ".join(metric.against),
+            ]
+            for metric in section.metrics
+        ]
+        header = ["metric", "what it is", "better", "drawn", "held to"]
+        parts.append(f"### {section.title}\n\n" + table(header, rows))
+    return "\n".join(parts)
+
+
+def controls() -> str:
+    """Every control."""
+    rows = [[control.name, control.what] for control in (*WRITTEN, *TRAINED)]
+    return table(["control", "what it is"], rows).replace("{k}", "k")
+
+
 SECTIONS: dict[str, Callable[[], str]] = {
+    "metrics": metrics,
+    "controls": controls,
     "commands": commands,
     "sources": sources,
     "models": models,

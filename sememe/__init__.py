@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from sememe.activations.buffered import BufferedStream
     from sememe.activations.harvest import harvest
+    from sememe.activations.in_order import LiveRows
     from sememe.activations.live import LiveStream
     from sememe.activations.own import harvest_module
     from sememe.activations.store import Activations
@@ -38,6 +39,7 @@ __all__ = [
     "BufferedStream",
     "Corpus",
     "Dictionary",
+    "LiveRows",
     "LiveStream",
     "MapConfig",
     "MemoryStream",
@@ -66,6 +68,7 @@ _PLACES = {
     "BufferedStream": "sememe.activations.buffered",
     "Corpus": "sememe.corpora.corpus",
     "Dictionary": "sememe.dictionaries.dictionary",
+    "LiveRows": "sememe.activations.in_order",
     "LiveStream": "sememe.activations.live",
     "MapConfig": "sememe.job",
     "MemoryStream": "sememe.activations.stream",

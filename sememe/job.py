@@ -82,16 +82,25 @@ class Run:
         return self.path / "meanings"
 
     @property
+    def labels(self) -> Path:
+        """Texts that describe features."""
+        return self.path / "labels.sqlite"
+
+    @property
     def annotations(self) -> Path:
         """Notes and tags that people put on features."""
         return self.path / "annotations.sqlite"
 
     def load_model(self, progress: Progress | None = None) -> LanguageModel:
-        """Load the model that the run's activations came from."""
-        manifest = Activations.open(self.held_out, verify=False).manifest
+        """Load the model of the run's held-out activations, or of its dictionary without those."""
+        if is_finished(self.held_out):
+            manifest = Activations.open(self.held_out, verify=False).manifest
+            facts = {**manifest["made_from"], **manifest["config"]}
+        else:
+            facts = Dictionary.load(self.dictionary).manifest["made_from"]
         return load_model(
-            manifest["made_from"]["model_name"],
-            dtype=manifest["config"]["model_dtype"],
+            facts["model_name"],
+            dtype=facts.get("model_dtype", "auto"),
             accept_terms=True,  # whoever made the run has accepted them
             progress=progress,
         )

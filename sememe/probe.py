@@ -28,8 +28,9 @@ from sememe.corpora.corpus import Corpus
 from sememe.dictionaries.dictionary import Dictionary
 from sememe.dictionaries.initialisation import geometric_median
 from sememe.errors import SememeError
-from sememe.evaluation.evaluate import EvaluateConfig, Report, evaluate
+from sememe.evaluation.evaluate import Report, evaluate
 from sememe.evaluation.metrics import Moments
+from sememe.evaluation.splicing import EvaluateConfig
 from sememe.machine import is_running, nearest_folder
 from sememe.models.language_model import LanguageModel
 from sememe.requirements import (

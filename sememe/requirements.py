@@ -12,7 +12,7 @@ from sememe.atlas.statistics import INACTIVE, INTERVALS, SAMPLES, TOP, WIDTH
 from sememe.atlas.weights import LOGIT_CHUNK
 from sememe.corpora.corpus import Corpus
 from sememe.errors import SememeError
-from sememe.evaluation.evaluate import EvaluateConfig
+from sememe.evaluation.splicing import EvaluateConfig
 from sememe.machine import disk_free, memory_free, memory_used
 from sememe.models.language_model import LanguageModel
 from sememe.training.checkpoints import KEPT

@@ -27,6 +27,10 @@ INDEXED_AT_ONCE = 100_000
 """The atlas of at most so many features is indexed, but for meanings, when it is first served."""
 
 
+TOGETHER = 32
+"""Sentences that MiniLM reads at once."""
+
+
 def serve_run(
     path: Path, *, port: int, announce: Callable[[str], None], progress: Progress | None = None
 ) -> None:
@@ -89,12 +93,22 @@ def sentence_encoder(progress: Progress | None = None) -> Encoder:
     import torch  # the server answers all other searches without it
 
     from sememe.models.sentences import load_sentence_encoder
+    from sememe.processor import fast_bf16
 
-    model = load_sentence_encoder(progress)
+    dtype = torch.bfloat16 if fast_bf16() else torch.float32
+    model = load_sentence_encoder(progress, dtype=dtype)
+
+    width = model.bert.config.hidden_size
 
     def encode(sentences: Sequence[str]) -> npt.NDArray[np.float32]:
-        with torch.no_grad():
-            found: npt.NDArray[np.float32] = model(**model.tokens(sentences)).numpy()
-            return found
+        found = np.empty((len(sentences), width), np.float32)
+        # Of like length, so that little is padding.
+        order = sorted(range(len(sentences)), key=lambda place: len(sentences[place]))
+        for start in range(0, len(order), TOGETHER):
+            part = order[start : start + TOGETHER]
+            tokens = model.tokens([sentences[place] for place in part])
+            with torch.no_grad():
+                found[part] = model(**tokens).numpy()
+        return found
 
     return encode

@@ -90,6 +90,27 @@ def test_optimisers_are_compared_on_one_store(small_run: Path) -> None:
     assert all(0 < row["fvu"] < 1 and row["cpu_seconds"] > 0 for row in rows.values())
 
 
+def test_recipes_are_compared_on_one_store(small_run: Path) -> None:
+    words = ["optimisers", "--activations", str(small_run / "activations"), "--features", "48"]
+    words += [
+        "--k",
+        "4",
+        "--batch",
+        "128",
+        "--steps",
+        "40",
+        "--recipes",
+        "topk",
+        "sememe",
+        "--json",
+    ]
+    done = ran(*words)
+    assert done.returncode == 0, done.stderr
+    rows = {row["recipe"]: row for row in json.loads(done.stdout)["rows"]}
+    assert list(rows) == ["topk", "sememe"]
+    assert all(0 < row["fvu"] < 1 and 3 < row["l0"] < 5 for row in rows.values())
+
+
 @pytest.mark.parametrize(
     ("words", "status", "said"),
     [
@@ -98,6 +119,11 @@ def test_optimisers_are_compared_on_one_store(small_run: Path) -> None:
         (["optimisers", "--activations", "nowhere"], 1, "nowhere does not exist"),
         (["optimisers", "--activations", "STORE", "--steps", "2"], 2, "steps is 2; expected more"),
         (["optimisers", "--activations", "STORE", "--site", "a"], 2, "site 'a' is not in"),
+        (
+            ["optimisers", "--activations", "STORE", "--recipes", "gated"],
+            2,
+            "recipe gated has none",
+        ),
         (["optimisers", "--activations", "STORE", "--k", "0"], 2, "k is 0; expected 1 to 2304"),
     ],
 )

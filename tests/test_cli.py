@@ -1,5 +1,6 @@
 import json
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 from sememe import cli, commands
 from sememe.activations.live import LiveStream
 from sememe.activations.rules import HarvestConfig
+from sememe.atlas.store import Atlas
 from sememe.corpora.corpus import Corpus
 from sememe.dictionaries.objectives import Divergence
 from sememe.models.load import LanguageModel
@@ -152,6 +154,23 @@ def test_a_dictionary_is_trained_while_the_model_reads(
     for name in ("model", "model_name", "tokenizer", "corpus", "context"):
         assert made[name] == stored[name]
     assert made["rules"]["special"] == stored["rules"]["special"]
+
+
+def test_a_run_without_a_store_is_described_by_the_live_model(
+    small_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    for part in ("corpus", "dictionary"):
+        shutil.copytree(small_run / part, run / part)
+    cli.main(["describe", str(run), "--live", "--part", "1/1", "--json"])
+    assert json.loads(capsys.readouterr().out)["shards"] == 1
+    cli.main(["describe", str(run), "--live", "--json"])
+    figures = json.loads(capsys.readouterr().out)
+    stored = Atlas.open(small_run / "atlas")
+    assert figures["tokens"] == stored.manifest["tokens"]
+    assert figures["l0"] == stored.manifest["l0"]
+    for name in ("features.sqlite", "columns.safetensors"):
+        assert (run / "atlas" / name).read_bytes() == (small_run / "atlas" / name).read_bytes()
 
 
 def test_training_end_to_end_is_the_kl_term_on_a_live_stream(

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -96,7 +97,9 @@ def harvest(
         pending: Future[None] | None = None
         for number in _missing(out, names, share=share):
             members = range(*shards[number])
-            data = _shard(model, corpus, windows, members, sites, config, rules, progress)
+            data = shard_bytes(
+                *read_shard(model, corpus, windows, members, sites, config, rules, progress)
+            )
             if pending is not None:
                 pending.result()
             pending = writer.submit(write_bytes, out / names[number], data)
@@ -151,7 +154,7 @@ def shard_windows(lengths: npt.NDArray[np.int64], shard_rows: int) -> list[tuple
     return shards
 
 
-def _shard(
+def read_shard(
     model: LanguageModel,
     corpus: Corpus,
     windows: Windows,
@@ -160,8 +163,8 @@ def _shard(
     config: HarvestConfig,
     rules: TokenRules,
     progress: Progress,
-) -> bytes:
-    """Return one shard as safetensors bytes, its squared norms in the header."""
+) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Return the tensors of one shard, rows in corpus order, and what its header says of them."""
     bos = model.tokenizer.bos
     lengths = windows.length[members.start : members.stop]
     begins = np.cumsum(lengths) - lengths
@@ -210,7 +213,7 @@ def _shard(
         "left_out": rules.left_out(token, kept),
         **column_facts(columns),
     }
-    return shard_bytes(tensors, facts)
+    return tensors, facts
 
 
 def check_corpus(

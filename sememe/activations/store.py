@@ -17,7 +17,15 @@ from jaxtyping import Float, Int, Int64, Shaped
 
 from sememe.activations.quantised import dequantise, scale_name
 from sememe.activations.shard_file import ShardFile
-from sememe.artefacts import cache_folder, damage_of, fetch, read_manifest, verify_files
+from sememe.artefacts import (
+    cache_folder,
+    damage_of,
+    fetch,
+    read_manifest,
+    refuse_unfit,
+    verify_files,
+)
+from sememe.corpora.corpus import Corpus, Windows
 from sememe.errors import SememeError, UsageError
 from sememe.machine import disk_free
 from sememe.objects import ObjectPath, Place, place
@@ -114,6 +122,14 @@ class Activations:
     def scale(self, site: str) -> float:
         """What to multiply activations by so that their mean squared norm is their width."""
         return float(self._facts(site)["scale"])
+
+    def windows_of(self, corpus: Corpus) -> Windows:
+        """Return what the model read of ``corpus``; SememeError if it read another."""
+        refuse_unfit(
+            str(self.path), {"corpus": (self.manifest["made_from"]["corpus"], corpus.hash)}
+        )
+        config = self.manifest["config"]
+        return corpus.windows(config["window"], config["held_out"])
 
     def close(self) -> None:
         """Let go of the files: what was read of them here and there leaves memory."""

@@ -12,10 +12,11 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from sememe.activations.store import Activations
+from sememe.activations.in_order import InOrder, LiveRows
+from sememe.activations.rules import HarvestConfig, TokenRules
 from sememe.artefacts import begin, is_finished, refuse_unfit
 from sememe.atlas.layout import Layout, lay_out, place_beside
-from sememe.atlas.pages import ULTRALOW, Pages, Sources, weights_of
+from sememe.atlas.pages import Pages, Sources, weights_of
 from sememe.atlas.parts import covered, describe_part, merge_parts, missing
 from sememe.atlas.statistics import INTERVALS, Text
 from sememe.atlas.store import STATUSES, Atlas
@@ -24,7 +25,7 @@ from sememe.atlas.writing import finish_atlas, write_pages
 from sememe.corpora.corpus import Corpus
 from sememe.dictionaries.dictionary import Dictionary
 from sememe.errors import SememeError
-from sememe.evaluation.evaluate import DENSE
+from sememe.evaluation.health import DENSE, ULTRALOW
 from sememe.kernels.compiled import Array
 from sememe.models.language_model import LanguageModel
 from sememe.progress import Progress
@@ -35,15 +36,17 @@ PARTS = "parts"
 def describe(
     model: LanguageModel,
     dictionary: Dictionary,
-    activations: Activations,
+    activations: InOrder,
     corpus: Corpus,
     out: Path,
     *,
     beside: tuple[Atlas, Dictionary] | None = None,
     progress: Progress | None = None,
 ) -> Atlas:
-    """Write the atlas of ``dictionary`` over the stored activations that it reads.
+    """Write the atlas of ``dictionary`` over the activations that it reads.
 
+    Those are in a store, or the model reads them
+    (:class:`~sememe.activations.in_order.LiveRows`): the figures are the same.
     What parts (:func:`sememe.atlas.parts.describe_part`) left in ``out``/parts is not read again.
     ``beside`` is another atlas with its dictionary, on whose map the features are placed; by
     default they have a map of their own.
@@ -53,10 +56,7 @@ def describe(
     progress = progress or Progress()
     site = dictionary.site
     dictionary.check_fits(model_hash=model.hash, site=site, width=activations.width(site))
-    refuse_unfit(
-        str(activations.path),
-        {"corpus": (activations.manifest["made_from"]["corpus"], corpus.hash)},
-    )
+    windows = activations.windows_of(corpus)
     made_from = {
         "model": model.hash,
         "model_name": model.name,
@@ -69,24 +69,21 @@ def describe(
     begin(out, made_from)
     if is_finished(out):
         return Atlas.open(out)
-    features, width = dictionary.config.features, dictionary.config.width
     folder = out / PARTS
     done = covered(folder, activations.shards)
     starts = activations.shard_starts
     before = sum(starts[part.stop] - starts[part.start] for part in done)
-    progress.start("describe", activations.rows, "tokens", before)
+    progress.start("describe", starts[-1], "tokens", before)
     for shards in missing(done, activations.shards):
         describe_part(dictionary, activations, folder, shards, progress=progress)
-    firings, sums = merge_parts(folder, features, width, activations.shards)
-    config = activations.manifest["config"]
-    windows = corpus.windows(config["window"], config["held_out"])
+    firings, sums = merge_parts(folder, activations.shards)
     text = Text.of(firings, corpus, windows)
     with torch.no_grad():
         decoder = torch.nn.functional.normalize(dictionary.W_dec.detach().float(), dim=1)
         used = used_tokens(model.tokenizer, np.unique(text.tokens))
         effects = logit_effects(model, decoder, site, used)
         near = neighbours(decoder)
-        weights = weights_of(dictionary, effects, near)
+        weights = weights_of(dictionary, decoder, effects, near)
     sources = Sources(text, corpus, windows, model.vocabulary)
     pages = Pages(firings, sums, weights, sources)
     write_pages(out, pages, model.tokenizer.bytes_of)
@@ -102,21 +99,38 @@ def describe(
         {**columns, "x": layout.x, "y": layout.y, "cluster": layout.cluster},
         config={"intervals": INTERVALS, "dense": DENSE, "ultralow": ULTRALOW},
         made_from=made_from,
-        features=features,
+        features=firings.features,
         model=model.name,
         site=site,
-        tokens=activations.rows,
+        tokens=firings.rows,
         sources=corpus.sources,
         statuses={
             name: int((columns["status"] == number).sum()) for number, name in enumerate(STATUSES)
         },
         alive=alive,
-        l0=float(firings.counts.sum() / activations.rows),
+        l0=float(firings.counts.sum() / firings.rows),
         clusters=layout.clusters,
     )
     shutil.rmtree(folder, ignore_errors=True)
     progress.finish(f"{alive:,} features fire")
     return atlas
+
+
+def live_rows(model: LanguageModel, dictionary: Dictionary, corpus: Corpus) -> LiveRows:
+    """Return the activations that ``dictionary`` reads, by its own token rules, without a store.
+
+    Raises SememeError for another model, or a dictionary that does not say by which rules tokens
+    were left out.
+    """
+    made = dictionary.manifest["made_from"]
+    if not {"rules", "context"} <= set(made):
+        raise SememeError(
+            "the dictionary does not say what its model read: expected the context and the token "
+            "rules, which those trained on a corpus here have; harvest a store for it"
+        )
+    dictionary.check_fits(model_hash=model.hash)
+    config = HarvestConfig(context=made["context"])
+    return LiveRows(model, corpus, (dictionary.site,), config, TokenRules(**made["rules"]))
 
 
 def _check_map(other: Atlas, mapped: Dictionary, dictionary: Dictionary) -> str:

@@ -2,8 +2,9 @@
 
 - which features write to each neuron of the site (from every feature's largest weights),
 - the words around the peaks of each feature's strongest examples, in SQLite's FTS5,
-- where each feature lies among meanings: a sentence encoder's vector of its strongest examples,
-  turned so that the first dimensions tell most apart, in int8.
+- where each feature lies among meanings: a sentence encoder's vectors of its strongest examples, of
+  the tokens it fires on and of its label, where it has one, turned so that the first dimensions
+  tell most apart, in int8.
 """
 
 import sqlite3
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import safetensors.numpy
+import xxhash
 
 from sememe.artefacts import atomic_path, begin, is_finished, write_bytes, write_manifest
 from sememe.atlas.store import Atlas
@@ -68,33 +70,47 @@ def index(atlas: Atlas, out: Path, *, progress: Progress | None = None) -> None:
 
 
 def index_meanings(
-    atlas: Atlas, out: Path, encode: Encoder, *, progress: Progress | None = None
+    atlas: Atlas,
+    out: Path,
+    encode: Encoder,
+    *,
+    labels: Mapping[int, str] | None = None,
+    progress: Progress | None = None,
 ) -> None:
     """Index the meanings of ``atlas`` in ``out``, unless it is done; the manifest last.
 
-    Raises SememeError where ``out`` was begun for another atlas.
+    A feature lies in the middle of what its examples, the tokens that it fires on and its label, if
+    it is in ``labels``, mean: examples alone tell the topic of texts rather than what fires. Raises
+    SememeError where ``out`` was begun for another atlas, or with other labels.
     """
-    progress = progress or Progress()
-    if _is_done(atlas, out):
+    progress, labels = progress or Progress(), labels or {}
+    stated = xxhash.xxh3_128_hexdigest(repr(sorted(labels.items())).encode()) if labels else None
+    if _is_done(atlas, out, labels=stated):
         return
     progress.start("meanings", atlas.features, "features")
-    vectors = []
+    parts = []
     for start in range(0, atlas.features, BATCH):
         numbers = range(start, min(start + BATCH, atlas.features))
-        vectors.append(encode([text_of(atlas, atlas.summary(number)) for number in numbers]))
+        vectors = encode([text_of(atlas, atlas.summary(number)) for number in numbers])
+        for texts in ({n: tokens_of(atlas, n) for n in numbers}, labels):
+            named = [number for number in numbers if texts.get(number)]
+            if named:
+                vectors[np.array(named) - start] += encode([texts[number] for number in named])
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        parts.append(vectors.astype(np.float16))
         progress.advance(len(numbers))
-    write_bytes(out / MEANINGS, safetensors.numpy.save(meanings(np.concatenate(vectors))))
-    _finish(atlas, out, [MEANINGS])
+    write_bytes(out / MEANINGS, safetensors.numpy.save(meanings(np.concatenate(parts))))
+    _finish(atlas, out, [MEANINGS], labels=stated)
     progress.finish(f"{atlas.features:,} features can be searched by meaning")
 
 
-def _is_done(atlas: Atlas, out: Path) -> bool:
-    begin(out, {"atlas": atlas.manifest["hash"]})
+def _is_done(atlas: Atlas, out: Path, **others: str | None) -> bool:
+    begin(out, {"atlas": atlas.manifest["hash"], **others})
     return is_finished(out)
 
 
-def _finish(atlas: Atlas, out: Path, files: list[str]) -> None:
-    made_from = {"atlas": atlas.manifest["hash"]}
+def _finish(atlas: Atlas, out: Path, files: list[str], **others: str | None) -> None:
+    made_from = {"atlas": atlas.manifest["hash"], **others}
     write_manifest(out, "index", config={}, made_from=made_from, files=files)
 
 
@@ -106,6 +122,13 @@ def text_of(atlas: Atlas, page: Mapping[str, Any]) -> str:
         data = b"".join(atlas.token_bytes(example["tokens"][near]))
         lines.append(" ".join(data.decode("utf-8", "ignore").split()))
     return "\n".join(lines)
+
+
+def tokens_of(atlas: Atlas, feature: int) -> str:
+    """Return the tokens that a feature fires on, as a list of words."""
+    tokens = [token for token in atlas.columns["tokens"][feature].tolist() if token >= 0]
+    words = [data.decode("utf-8", "ignore").strip() for data in atlas.token_bytes(tokens)]
+    return ", ".join(word for word in words if word)
 
 
 def write_words(path: Path, texts: Iterator[tuple[int, str]]) -> None:
@@ -141,22 +164,24 @@ def by_neuron(
     }
 
 
-def meanings(vectors: npt.NDArray[np.float32]) -> dict[str, npt.NDArray[Any]]:
+def meanings(vectors: npt.NDArray[np.floating[Any]]) -> dict[str, npt.NDArray[Any]]:
     """Return vectors turned to their principal axes, in int8 with one step a vector.
 
     ``turn`` (width, width) turns a query the same way; ``head`` and ``tail`` are its dimensions.
     """
-    turn = np.linalg.eigh(vectors.T @ vectors)[1][:, ::-1].astype(np.float32)
-    rounded = np.empty(vectors.shape, np.int8)
+    width = vectors.shape[1]
+    chunks = [slice(start, start + CHUNK) for start in range(0, len(vectors), CHUNK)]
+    moments = np.zeros((width, width), np.float64)
+    for chunk in chunks:
+        part = vectors[chunk].astype(np.float32)
+        moments += part.T @ part
+    turn = np.linalg.eigh(moments)[1][:, ::-1].astype(np.float32)
+    head = np.empty((len(vectors), min(HEAD, width)), np.int8)
+    tail = np.empty((len(vectors), width - head.shape[1]), np.int8)
     step = np.empty(len(vectors), np.float32)
-    for start in range(0, len(vectors), CHUNK):
-        turned = vectors[start : start + CHUNK] @ turn
-        each = np.maximum(np.abs(turned).max(1), 1e-9) / 127
-        step[start : start + CHUNK] = each
-        rounded[start : start + CHUNK] = np.rint(turned / each[:, None])
-    return {
-        "head": np.ascontiguousarray(rounded[:, :HEAD]),
-        "tail": np.ascontiguousarray(rounded[:, HEAD:]),
-        "step": step,
-        "turn": np.ascontiguousarray(turn),
-    }
+    for chunk in chunks:
+        turned = vectors[chunk].astype(np.float32) @ turn
+        step[chunk] = np.maximum(np.abs(turned).max(1), 1e-9) / 127
+        rounded = np.rint(turned / step[chunk, None])
+        head[chunk], tail[chunk] = rounded[:, :HEAD], rounded[:, HEAD:]
+    return {"head": head, "tail": tail, "step": step, "turn": np.ascontiguousarray(turn)}

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterable
 from pathlib import Path
 
+import msgspec
 import numpy as np
 
 from sememe.atlas.query import Ranked
@@ -66,6 +67,12 @@ class Labels:
             row = self._database.execute(query, (feature,)).fetchone()
         return row[0] if row else None
 
+    def all(self) -> dict[int, str]:
+        """Return every label, by feature."""
+        with self._lock:
+            query = "SELECT feature, text FROM label ORDER BY feature"
+            return dict(self._database.execute(query).fetchall())
+
     def search(self, text: str) -> Ranked:
         """Return the features whose labels have every word of ``text``, best first."""
         with self._lock:
@@ -80,13 +87,22 @@ def matching(database: sqlite3.Connection, table: str, text: str) -> Ranked:
     words = " ".join(f'"{word}"' for word in re.findall(r"\w+", text))
     if not words:
         return Ranked(np.empty(0, np.int32))
-    query = f"SELECT rowid FROM {table} WHERE {table} MATCH ?"
+    # One row of all: at each row SQLite lets go of the interpreter lock and waits for it.
+    hits = f"SELECT rowid FROM {table} WHERE {table} MATCH ?"
     try:
-        rows = database.execute(f"{query} LIMIT {RANKED + 1}", (words,)).fetchall()
-        if more := len(rows) > RANKED:
-            rows.pop()
+        numbers = _numbers(database, f"{hits} LIMIT {RANKED + 1}", words)
+        if more := len(numbers) > RANKED:
+            numbers.pop()
         else:
-            rows = database.execute(f"{query} ORDER BY rank, rowid", (words,)).fetchall()
+            numbers = _numbers(database, f"{hits} ORDER BY rank, rowid", words)
     except sqlite3.DatabaseError as error:
         raise SememeError(f"cannot search for {text[:80]!r}: {error}") from error
-    return Ranked(np.array([row[0] for row in rows], np.int32), more)
+    return Ranked(np.array(numbers, np.int32), more)
+
+
+def _numbers(database: sqlite3.Connection, query: str, words: str) -> list[int]:
+    """Return the numbers that a query gives, in its order."""
+    (found,) = database.execute(
+        f"SELECT json_group_array(rowid) FROM ({query})", (words,)
+    ).fetchone()
+    return msgspec.json.decode(found, type=list[int])

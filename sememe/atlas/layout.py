@@ -6,6 +6,7 @@ principal components, with a fixed seed. Clusters are those of HDBSCAN on the ma
 
 import warnings
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,7 +14,7 @@ import torch
 from jaxtyping import Float
 
 from sememe.atlas.ranked import Ranked
-from sememe.atlas.weights import nearest
+from sememe.atlas.weights import CHUNK, nearest
 from sememe.kernels.compiled import Array
 from sememe.models.tokenizer import pieces
 
@@ -57,7 +58,7 @@ def lay_out(
     features = len(decoder)
     points = np.full((features, 2), np.nan, np.float32)
     cluster = np.full(features, -1, np.int32)
-    points[chosen] = _principal(decoder[torch.from_numpy(chosen)])
+    points[chosen] = _principal(decoder, chosen)
     if len(chosen) >= LEAST_FEATURES:
         points[chosen] = _umap(points[chosen], near, chosen, features)
         cluster[chosen] = _clusters(points[chosen])
@@ -92,14 +93,18 @@ def place_beside(
     return Layout(places[0], places[1], cluster, clusters)
 
 
-def _principal(rows: Float[torch.Tensor, "n width"]) -> Array:
-    """(n, 2) places along the two principal components, each with its larger side positive."""
-    if len(rows) < 3:
-        return np.zeros((len(rows), 2), np.float32)
-    exact = rows.double()
-    centred = exact - exact.mean(0)
-    _, vectors = torch.linalg.eigh(centred.T @ centred)
-    places = (centred @ vectors[:, -2:].flip(1)).numpy()
+def _principal(decoder: Float[torch.Tensor, "features width"], chosen: Array) -> Array:
+    """(chosen, 2) places along two principal components, each with its larger side positive.
+
+    Memory: some thousand rows in float64 at a time.
+    """
+    if len(chosen) < 3:
+        return np.zeros((len(chosen), 2), np.float32)
+    parts = torch.from_numpy(chosen).split(CHUNK)
+    mean = sum(decoder[part].double().sum(0) for part in parts) / len(chosen)
+    centred = partial(map, lambda part: decoder[part].double() - mean, parts)
+    _, vectors = torch.linalg.eigh(sum(rows.T @ rows for rows in centred()))
+    places = torch.cat([rows @ vectors[:, -2:].flip(1) for rows in centred()]).numpy()
     places *= np.where(np.abs(places.max(0)) < np.abs(places.min(0)), -1.0, 1.0)
     spread = places.std(axis=0).max()
     # rounded, so that they do not depend on how many threads add up

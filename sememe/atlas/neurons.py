@@ -14,7 +14,7 @@ import safetensors.numpy
 import torch
 from jaxtyping import Float
 
-from sememe.artefacts import write_bytes
+from sememe.artefacts import atomic_path
 from sememe.atlas.firings import ShardFirings
 from sememe.atlas.ranked import Ranked
 from sememe.kernels.compiled import Array, compiled
@@ -22,8 +22,8 @@ from sememe.kernels.workers import share_out
 
 NEURONS_SHOWN = 10
 STEP = 2.0**-10
-TILE = 192
-"""Neurons whose activations stay in cache."""
+ROWS, FEATURES = 1024, 512
+"""Rows and features that a thread looks at before it takes others."""
 
 
 class NeuronSums(NamedTuple):
@@ -50,25 +50,37 @@ class NeuronSums(NamedTuple):
         """Add the rows of a shard, in ``chunks``; ``scale`` is what columns are multiplied by."""
         value = _rounded(firings.value)
         at, end = firings.starts[:-1].copy(), np.empty(len(firings.starts) - 1, np.int64)
-        begun = 0
+        begun, factor = 0, (scale / np.float32(STEP)).astype(np.float32)
         for chunk in chunks:
             x = chunk.numpy()
             _find(firings.starts, firings.row, at, begun + len(x), end)
-            self._add(x, scale, firings.row, value, at, end, begun)
+            tile = self._rounded_rows(x, factor)
+
+            def add(
+                first: int, last: int, tile: Array = tile, end: Array = end, begun: int = begun
+            ) -> None:
+                _products(
+                    firings.row, value, at[first:last], end[first:last], begun, tile,
+                    self.products[first:last],
+                )  # fmt: skip
+
+            share_out(add, len(end), FEATURES)
             at[:] = end
             begun += len(x)
 
-    def _add(
-        self, x: Array, scale: Array, row: Array, value: Array, at: Array, end: Array, begun: int
-    ) -> None:
-        """Add the rows ``x`` from row ``begun`` on, each feature's entries ``at`` to ``end``."""
+    def _rounded_rows(self, x: Array, factor: Array) -> Array:
+        """Return rows rounded, and add up the sums of each column and of its squares."""
+        rounded = np.empty(x.shape, np.float32)
+        spans = -(-len(x) // ROWS)
+        sums = np.zeros((2, spans, x.shape[1]))
 
-        def add(first: int, last: int) -> None:
-            tile = np.empty((len(x), last - first), np.float32)
-            _round(x, scale, first, tile, self.total, self.squares)
-            _products(row, value, at, end, begun, tile, first, self.products)
+        def look(first: int, last: int) -> None:
+            _round(x[first:last], factor, rounded[first:last], *sums[:, first // ROWS])
 
-        share_out(add, x.shape[1], TILE)
+        share_out(look, len(x), ROWS)
+        for whole, some in zip((self.total, self.squares), sums.sum(axis=1), strict=True):
+            whole += some
+        return rounded
 
     def merge(self, other: "NeuronSums") -> None:
         """Add the sums over other rows."""
@@ -77,7 +89,8 @@ class NeuronSums(NamedTuple):
 
     def save(self, path: Path) -> None:
         """Write to a file."""
-        write_bytes(path, safetensors.numpy.save(self._asdict()))
+        with atomic_path(path) as partial:
+            safetensors.numpy.save_file(self._asdict(), partial)
 
     @classmethod
     def load(cls, path: Path) -> "NeuronSums":
@@ -117,56 +130,39 @@ def _find(starts: Array, rows: Array, at: Array, stop: int, end: Array) -> None:
 
 
 @compiled
-def _round(x: Array, scale: Array, first: int, tile: Array, total: Array, squares: Array) -> None:
-    """Copy some columns, rounded, and add up the sums of each and of its squares."""
-    rows, width = tile.shape
-    factor = scale[first : first + width] / np.float32(STEP)
-    sums, square_sums = np.zeros(width), np.zeros(width)
+def _round(x: Array, factor: Array, rounded: Array, sums: Array, squares: Array) -> None:
+    """Write rows times ``factor`` in whole steps, and add up each column and its squares."""
+    rows, width = x.shape
     for r in range(rows):
         for j in range(width):
-            rounded = np.rint(x[r, first + j] * factor[j]) * np.float32(STEP)
-            tile[r, j] = rounded
-            sums[j] += np.float64(rounded)
-            square_sums[j] += np.float64(rounded) * np.float64(rounded)
-    total[first : first + width] += sums
-    squares[first : first + width] += square_sums
+            value = np.rint(x[r, j] * factor[j]) * np.float32(STEP)
+            rounded[r, j] = value
+            sums[j] += np.float64(value)
+            squares[j] += np.float64(value) * np.float64(value)
 
 
 @compiled
 def _products(
-    rows: Array,
-    values: Array,
-    at: Array,
-    end: Array,
-    begun: int,
-    tile: Array,
-    first: int,
-    out: Array,
+    rows: Array, values: Array, at: Array, end: Array, begun: int, x: Array, out: Array
 ) -> None:
-    """Add every feature's entries from ``at`` to ``end``, times their rows of a tile."""
-    width = tile.shape[1]
-    total = np.empty(width)
+    """Add every feature's entries from ``at`` to ``end``, times their rows of ``x``."""
+    width = x.shape[1]
     for f in range(len(at)):
-        e, last = at[f], end[f]
-        if e == last:
-            continue
-        total[:] = 0
+        e, last, total = at[f], end[f], out[f]
         while e + 4 <= last:
             v0, v1, v2, v3 = values[e], values[e + 1], values[e + 2], values[e + 3]
-            x0, x1 = tile[rows[e] - begun], tile[rows[e + 1] - begun]
-            x2, x3 = tile[rows[e + 2] - begun], tile[rows[e + 3] - begun]
+            x0, x1 = x[rows[e] - begun], x[rows[e + 1] - begun]
+            x2, x3 = x[rows[e + 2] - begun], x[rows[e + 3] - begun]
             for j in range(width):
                 total[j] += (v0 * np.float64(x0[j]) + v1 * np.float64(x1[j])) + (
                     v2 * np.float64(x2[j]) + v3 * np.float64(x3[j])
                 )
             e += 4
         while e < last:
-            v0, x0 = values[e], tile[rows[e] - begun]
+            v0, x0 = values[e], x[rows[e] - begun]
             for j in range(width):
                 total[j] += v0 * np.float64(x0[j])
             e += 1
-        for j in range(width):
-            out[f, first + j] += total[j]
 
 
 def basis(decoder: Float[torch.Tensor, "features width"]) -> Ranked:

@@ -1,8 +1,8 @@
 """Everything known about the features, put together: their pages and the columns of the atlas."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -19,11 +19,8 @@ from sememe.atlas.tokens import TOKENS_SHOWN, TokenShares, peak_tokens
 from sememe.atlas.weights import NEIGHBOURS_SHOWN, LogitEffects
 from sememe.corpora.corpus import Corpus, Windows
 from sememe.dictionaries.dictionary import Dictionary
-from sememe.evaluation.evaluate import DENSE
+from sememe.evaluation.health import DENSE, ULTRALOW
 from sememe.kernels.compiled import Array
-
-ULTRALOW = 1e-6
-"""A feature that fires on a smaller share of tokens than this is ultralow."""
 
 
 class Weights(NamedTuple):
@@ -119,45 +116,36 @@ class Pages:
         examples = BlockExamples(
             block, looked.located, statistics, sources.text, sources.windows, sources.corpus
         )
-        decoder = weights.decoder[block.first : block.first + block.features]
-        made_of = basis(decoder)
-        counts = statistics.interval_counts()
-        near = Ranked(*(part[:, :NEIGHBOURS_SHOWN] for part in weights.near))
-        for i in range(block.features):
-            feature = block.first + i
-            fired, maximum = int(statistics.fired[i]), float(statistics.maximum[i])
-            top, samples, inactive = examples.of(i)
-            page: Page = {
-                "feature": feature,
-                **{name: float(self.columns[name][feature]) for name in NUMBERS},
+        mine = slice(block.first, block.first + block.features)
+        numbers = [self.columns[name][mine].tolist() for name in NUMBERS]
+        lists = {
+            **{name: getattr(looked.tokens, name).pairs() for name in TokenShares._fields},
+            "neighbours": weights.near.part(mine, NEIGHBOURS_SHOWN).pairs(),
+            "cofiring": looked.cofiring.pairs(),
+            "correlated": looked.correlated.pairs(),
+            "basis": basis(weights.decoder[mine]).pairs(),
+            "sources": _by_source(statistics, sources.corpus.sources),
+        }
+        lists["tokens"] = lists.pop("on")
+        edges = _edges(0.0, statistics.maximum, statistics.histogram.shape[1])
+        ends = statistics.maximum.astype(np.float64)[:, None] * np.arange(INTERVALS + 1) / INTERVALS
+        bounds, counts = ends.round(4).tolist(), statistics.interval_counts().tolist()
+        logits = _effects(weights.effects, mine)
+        for i, fired in enumerate(statistics.fired.tolist()):
+            top, *samples, inactive = examples.of(i)
+            yield {
+                "feature": block.first + i,
+                **{name: number[i] for name, number in zip(NUMBERS, numbers, strict=True)},
                 "count": fired,
-                "maximum": maximum,
-                "status": STATUSES[self.columns["status"][feature]],
-                "histogram": {
-                    "edges": _edges(0.0, maximum, statistics.histogram.shape[1]),
-                    "counts": statistics.histogram[i],
-                },
-                "tokens": looked.tokens.on.pairs(i),
-                "before": looked.tokens.before.pairs(i),
-                "after": looked.tokens.after.pairs(i),
+                "maximum": float(statistics.maximum[i]),
+                "status": STATUSES[self.columns["status"][block.first + i]],
+                "histogram": {"edges": edges[i], "counts": statistics.histogram[i]},
+                **{name: of[i] for name, of in lists.items()},
                 "top": top,
-                "intervals": _intervals(maximum, counts[i], samples) if fired else [],
+                "intervals": _intervals(bounds[i], counts[i], samples) if fired else [],
                 "inactive": inactive,
-                **_effects(weights.effects, feature),
-                "neighbours": near.pairs(feature),
-                "cofiring": looked.cofiring.pairs(i),
-                "correlated": looked.correlated.pairs(i),
-                "basis": made_of.pairs(i),
-                "sources": self._by_source(statistics.by_source[i], fired),
+                **{name: of[i] for name, of in logits.items()},
             }
-            yield page
-
-    def _by_source(self, counts: Array, fired: int) -> list[list[object]]:
-        """Return the labels of the sources on which a feature fires, with their shares of that."""
-        order = np.argsort(-counts, kind="stable").tolist()
-        shares = (counts / max(fired, 1)).round(4).tolist()
-        labels = self.sources.corpus.sources
-        return [[labels[number], shares[number]] for number in order if counts[number]]
 
 
 NUMBERS = ("frequency", "mean", "mean_square", "norm", "alignment", "neurons", "token_share")
@@ -187,44 +175,65 @@ def _columns(firings: Firings, weights: Weights, corpus: Corpus) -> dict[str, Ar
     }
 
 
-def weights_of(dictionary: Dictionary, effects: LogitEffects | None, near: Ranked) -> Weights:
-    """Return what the weights of a dictionary of one site say."""
+def weights_of(
+    dictionary: Dictionary,
+    directions: Float[torch.Tensor, "features width"],
+    effects: LogitEffects | None,
+    near: Ranked,
+) -> Weights:
+    """Return what the weights of a dictionary of one site say; ``directions`` are unit rows."""
     encoder, decoder = dictionary.W_enc.detach().float(), dictionary.W_dec.detach().float()
+    along = torch.linalg.vecdot(encoder, directions)
     return Weights(
-        torch.nn.functional.normalize(decoder, dim=1),
+        directions,
         decoder.norm(dim=1).numpy(),
-        torch.nn.functional.cosine_similarity(encoder, decoder, dim=1).numpy(),
+        (along / encoder.norm(dim=1).clamp_min(1e-12)).numpy(),
         effects,
         near,
     )
 
 
-def _edges(low: float, high: float, bins: int) -> list[float]:
-    edges: list[float] = np.linspace(low, high, bins + 1).round(5).tolist()
-    return edges
+def _by_source(statistics: Statistics, labels: Sequence[str]) -> list[list[list[object]]]:
+    """Return every feature's sources, the most frequent first, with their shares of its firings."""
+    counts = statistics.by_source
+    order = np.argsort(-counts, axis=1, kind="stable")
+    ranked = np.take_along_axis(counts, order, axis=1)
+    shares = (ranked / np.maximum(statistics.fired, 1)[:, None]).round(4).tolist()
+    return [
+        [[labels[number], share] for number, share in zip(numbers[:some], own, strict=False)]
+        for numbers, own, some in zip(
+            order.tolist(), shares, (ranked > 0).sum(axis=1).tolist(), strict=True
+        )
+    ]
 
 
-def _intervals(maximum: float, counts: Array, samples: list[list[Page]]) -> list[Page]:
+def _edges(low: Array | float, high: Array, bins: int) -> Array:
+    edges = np.linspace(low, high, bins + 1, axis=1, dtype=np.float64).round(5)
+    return np.ascontiguousarray(edges)
+
+
+def _intervals(bounds: list[float], counts: list[int], samples: list[Any]) -> list[Page]:
     """Return a page's intervals, the highest first."""
     return [
         {
-            "low": round(maximum * number / INTERVALS, 4),
-            "high": round(maximum * (number + 1) / INTERVALS, 4),
-            "count": int(counts[number]),
+            "low": bounds[number],
+            "high": bounds[number + 1],
+            "count": counts[number],
             "examples": samples[number],
         }
         for number in reversed(range(INTERVALS))
     ]
 
 
-def _effects(effects: LogitEffects | None, feature: int) -> Page:
-    """Return the part of a page about the logits."""
+def _effects(effects: LogitEffects | None, features: slice) -> dict[str, list[Any]]:
+    """Return the part of some features' pages about the logits."""
     if effects is None:
-        return {"promotes": [], "suppresses": [], "logits": None}
-    low, high = float(effects.low[feature]), float(effects.high[feature])
-    counts = effects.histogram[feature]
+        count = features.stop - features.start
+        return {"promotes": [[]] * count, "suppresses": [[]] * count, "logits": [None] * count}
+    counts = effects.histogram[features]
+    edges = _edges(effects.low[features], effects.high[features], counts.shape[1])
     return {
-        "promotes": effects.promotes.pairs(feature),
-        "suppresses": effects.suppresses.pairs(feature),
-        "logits": {"edges": _edges(low, high, len(counts)), "counts": counts},
+        "promotes": effects.promotes.part(features).pairs(),
+        "suppresses": effects.suppresses.part(features).pairs(),
+        "logits": [{"edges": a, "counts": b} for a, b in zip(edges, counts, strict=True)],
     }

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from sememe.activations.store import Activations
+from sememe.activations.in_order import InOrder
 from sememe.artefacts import begin
 from sememe.atlas.firings import Firings, ShardFirings
 from sememe.atlas.neurons import NeuronSums
@@ -22,7 +22,7 @@ from sememe.progress import Progress
 
 def describe_part(
     dictionary: Dictionary,
-    activations: Activations,
+    activations: InOrder,
     folder: Path,
     shards: range,
     *,
@@ -38,8 +38,7 @@ def describe_part(
     """
     if not 0 <= shards.start < shards.stop <= activations.shards:
         raise UsageError(
-            f"shards {shards.start} to {shards.stop}: {activations.path} has "
-            f"{activations.shards}, from 0"
+            f"shards {shards.start} to {shards.stop}: there are {activations.shards}, from 0"
         )
     progress = progress or Progress()
     made_from = {"activations": activations.hash, "dictionary": dictionary.manifest["hash"]}
@@ -53,7 +52,7 @@ def describe_part(
     for shard in shards:
         firings, chunks = _read_shard(dictionary, activations, folder, shard)
         sums.add(firings, chunks, dictionary.read_scale.numpy())
-        progress.advance(len(firings.place))
+        progress.advance(activations.shard_starts[shard + 1] - activations.shard_starts[shard])
     sums.save(path)
 
 
@@ -69,10 +68,11 @@ def shards_of(part: str, shards: int) -> range:
     return range(first, last)
 
 
-def merge_parts(folder: Path, features: int, width: int, shards: int) -> tuple[Firings, NeuronSums]:
+def merge_parts(folder: Path, shards: int) -> tuple[Firings, NeuronSums]:
     """Return the firings of all shards, and the sums over them, from parts that cover them."""
-    sums = NeuronSums.empty(features, width)
-    for part in covered(folder, shards):
+    first, *others = covered(folder, shards)
+    sums = NeuronSums.load(_sums_path(folder, first))
+    for part in others:
         sums.merge(NeuronSums.load(_sums_path(folder, part)))
     return Firings([ShardFirings.load(_firings_path(folder, n)) for n in range(shards)]), sums
 
@@ -106,7 +106,7 @@ def _sums_path(folder: Path, shards: range) -> Path:
 
 @torch.no_grad()
 def _read_shard(
-    dictionary: Dictionary, activations: Activations, folder: Path, shard: int
+    dictionary: Dictionary, activations: InOrder, folder: Path, shard: int
 ) -> tuple[ShardFirings, list[torch.Tensor]]:
     """Return the firings of a shard, encoded if they are not there yet, and its raw rows."""
     path = _firings_path(folder, shard)

@@ -10,14 +10,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import scipy.sparse
 
+from sememe.atlas.columns import among, between, holding, mark, post, take, tally
 from sememe.atlas.store import STATUSES, Atlas
-from sememe.errors import UsageError
-from sememe.kernels.compiled import count, mark
+from sememe.errors import SememeError, UsageError
 
 Numbers = npt.NDArray[np.int32]
 Mask = npt.NDArray[np.bool_]
+Bytes = npt.NDArray[np.uint8]
+Starts = npt.NDArray[np.int64]
 
 NUMERIC = (
     "frequency",
@@ -37,6 +38,7 @@ SORTS = ("relevance", "feature", "token", *NUMERIC)
 TOKEN_COLUMNS = {"tokens": ("tokens", "promotes"), "fires": ("tokens",), "promotes": ("promotes",)}
 """Ways to look for text in tokens, and the columns that each looks in."""
 KEPT = 16
+"""Filters whose features are remembered, a byte a feature."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,12 @@ class Found(NamedTuple):
     """The features of a query, in its order."""
 
     numbers: Numbers
+    """Those that were asked for."""
+    total: int
     more: bool
+    """Whether a ranked search left some out."""
+    facets: dict[str, dict[str, int]]
+    """How many of all that were found have each status, main source and cluster."""
 
 
 class Finder:
@@ -93,38 +100,46 @@ class Finder:
         self.sources: list[str] = list(map(str, atlas.manifest.get("sources", [])))
         self.numeric = tuple(name for name in NUMERIC if name in atlas.columns)
         self._order = lru_cache(maxsize=None)(self._sorted)
-        self._find = lru_cache(maxsize=KEPT)(self._answer)
-        self._facets = lru_cache(maxsize=KEPT)(self._counted)
         self._passing = lru_cache(maxsize=KEPT)(self._mask)
+        self._facets = lru_cache(maxsize=16 * KEPT)(self._tallied)
 
     def prepare(self) -> None:
         """Make now what the first queries would wait for."""
-        self._order("frequency")
-        self.facets(Query())
-        self._token_matches("the", "tokens")
+        self.find(Query(search="the"), limit=1, facets=True)
+        self.find(Query(status=("alive",), ranges=(("frequency", 0.0, 1.0),)), limit=1)
+        self._facets(Query())
 
-    def find(self, query: Query) -> Found:
-        """Return the features of ``query``; the last few answers are kept.
+    def find(
+        self, query: Query, offset: int = 0, limit: int | None = None, *, facets: bool = False
+    ) -> Found:
+        """Return the features of ``query`` from ``offset``, at most ``limit`` of them.
 
-        UsageError for a column, label or search that this atlas lacks.
+        Only where ``facets`` are asked for are these counted. UsageError for a column, label or
+        search that this atlas lacks.
         """
-        if query.by in TOKEN_COLUMNS:
-            return self._find(query)
-        return self._answer(query)  # what it searches in may have changed
-
-    def _answer(self, query: Query) -> Found:
-        mask = self._passing(_unordered(query))
-        ranked = None
-        if query.search and query.by not in TOKEN_COLUMNS:
-            ranked = self._searched(query)
-            numbers = ranked.numbers if mask is None else ranked.numbers[mask[ranked.numbers]]
+        ranked = query.search and query.by not in TOKEN_COLUMNS
+        filters = replace(
+            query, sort="feature", descending=True, search="" if ranked else query.search
+        )
+        mask = self._passing(filters)
+        if ranked:
+            found = self._searched(query)
+            numbers = found.numbers if mask is None else found.numbers[mask[found.numbers]]
             if query.sort != "relevance":
                 numbers = self._resorted(numbers, query)
-            return Found(numbers, ranked.more)
+            counts = self._counts(self._holding(numbers)) if facets else {}
+            return Found(numbers[offset:][:limit], len(numbers), found.more, counts)
         order = self._order("frequency" if query.sort == "relevance" else query.sort)
         if query.descending:
             order = order[::-1]
-        return Found(order if mask is None else order[mask[order]], more=False)
+        counts = self._facets(filters) if facets else {}
+        if mask is None:
+            return Found(order[offset:][:limit], len(order), more=False, facets=counts)
+        total = int(np.count_nonzero(mask))
+        rest = max(total - offset, 0)
+        shown = np.empty(rest if limit is None else min(rest, limit), np.int32)
+        take(order, mask, offset, shown)
+        return Found(shown, total, more=False, facets=counts)
 
     def _searched(self, query: Query) -> Ranked:
         if query.by not in self.searches:
@@ -153,107 +168,115 @@ class Finder:
             key = np.where(np.isnan(key), -np.inf, key)  # none comes last of the largest
         return np.argsort(key, kind="stable").astype(np.int32)
 
-    @cached_property
     def _folded(self) -> list[str]:
         return [data.decode("utf-8", "replace").casefold() for data in self.atlas.vocabulary]
 
     @cached_property
+    def _text(self) -> tuple[Bytes, Starts]:
+        """The vocabulary's bytes, whatever their case, and where each token's begin."""
+        folded = [text.encode() for text in self._folded()]
+        starts = np.cumsum([0, *map(len, folded)], dtype=np.int64)
+        return np.frombuffer(b"".join(folded), np.uint8), starts
+
+    @cached_property
     def _token_rank(self) -> Numbers:
         """Each token's place in the alphabet of the vocabulary; the last entry is of no token."""
-        names = [text.strip() for text in self._folded]
+        names = [text.strip() for text in self._folded()]
         place = {name: rank for rank, name in enumerate(sorted({*names, ""}))}
         return np.array([place[name] for name in [*names, ""]], np.int32)
 
     @cached_property
-    def _postings(self) -> dict[str, Any]:
-        """For each column of tokens the features by token, as a matrix of (features, tokens)."""
-        shape = (self.atlas.features, len(self.atlas.vocabulary))
+    def _postings(self) -> dict[str, tuple[Starts, Numbers]]:
+        """For each column of tokens its features by token, and where each token's begin."""
         found = {}
         for name in ("tokens", "promotes"):
             column = self.atlas.columns[name]
-            there = column >= 0
-            bounds = np.concatenate([[0], np.cumsum(there.sum(1))])
-            ids = column[there]
-            matrix = scipy.sparse.csr_matrix((np.ones(len(ids), bool), ids, bounds), shape)
-            found[name] = matrix.tocsc()
+            starts = np.empty(len(self.atlas.vocabulary) + 1, np.int64)
+            members = np.empty(np.count_nonzero(column >= 0), np.int32)
+            post(column, starts, members)
+            found[name] = starts, members
         return found
 
     def _mask(self, query: Query) -> Mask | None:
         """Return which features pass every filter; None where there is no filter."""
-        columns, parts = self.atlas.columns, []
-        if query.search and query.by in TOKEN_COLUMNS:
-            parts.append(self._token_matches(query.search, query.by))
-        if query.status:
-            wanted = [STATUSES.index(name) for name in query.status]
-            parts.append(np.isin(columns["status"], wanted))
-        if query.source:
-            parts.append(np.isin(self._column("source"), list(map(self._source, query.source))))
-        if query.cluster:
-            parts.append(np.isin(self._column("cluster"), query.cluster))
+        if query == Query(sort="feature"):
+            return None
+        if query.search:
+            mask = self._token_matches(query.search, query.by)
+        else:
+            mask = np.ones(self.atlas.features, bool)
+        groups = {"status": query.status, "source": query.source, "cluster": query.cluster}
+        for name, wanted in groups.items():
+            if wanted:
+                column, chosen = self._column(name), {*map(str, wanted)}
+                if name == "source":
+                    self._check_sources(chosen)
+                among(column, np.array([False, *(g in chosen for g in self._groups[name])]), mask)
         for name, low, high in query.ranges:
-            values = self._column(name)
-            parts.append((values >= low) & (values <= high))
+            column = self._column(name)
+            between(column, column.dtype.type(low), column.dtype.type(high), mask)
         if query.lasso:
-            parts.append(inside(self._column("x"), self._column("y"), query.lasso))
+            mask &= inside(self._column("x"), self._column("y"), query.lasso)
         if query.only is not None:
-            chosen = np.zeros(self.atlas.features, bool)
-            chosen[list(query.only)] = True
-            parts.append(chosen)
-        return np.logical_and.reduce(parts) if parts else None
+            mask &= self._holding(list(query.only))
+        return mask
 
     def _column(self, name: str) -> npt.NDArray[Any]:
         if name not in self.atlas.columns:
             raise UsageError(f"{name}: this atlas has no such column; describe it anew")
         return self.atlas.columns[name]
 
-    def _source(self, label: str) -> int:
-        if label not in self.sources:
+    def _check_sources(self, labels: set[str]) -> None:
+        for label in sorted(labels - {*self.sources}):
             raise UsageError(f"source {label[:80]!r}: expected one of {', '.join(self.sources)}")
-        return self.sources.index(label)
 
     def _token_matches(self, search: str, by: str) -> Mask:
         matches = np.zeros(self.atlas.features, dtype=bool)
         if search.strip().isdecimal() and len(search) < 16 and int(search) < self.atlas.features:
             matches[int(search)] = True
-        wanted = search.casefold()
-        named = [number for number, text in enumerate(self._folded) if wanted in text]
-        tokens = np.array(named, np.int32)
+        text, starts = self._text
+        named = np.zeros(len(starts) - 1, bool)
+        holding(text, starts, np.frombuffer(search.casefold().encode(), np.uint8), named)
+        tokens = np.flatnonzero(named).astype(np.int32)
         for column in TOKEN_COLUMNS[by]:
-            matrix = self._postings[column]
-            mark(matrix.indptr, matrix.indices, tokens, matches)
+            mark(*self._postings[column], tokens, matches)
         return matches
 
-    def facets(self, query: Query) -> dict[str, dict[str, int]]:
-        """Return how many of what a query finds have each status, main source and cluster."""
-        if query.by not in TOKEN_COLUMNS:
-            return self._counted(query)
-        return self._facets(_unordered(query))
+    @cached_property
+    def _groups(self) -> dict[str, list[str]]:
+        """The columns that are counted by, each with the names of its groups."""
+        clusters = map(str, range(len(self.atlas.manifest.get("clusters", []))))
+        groups = {"status": [*STATUSES], "source": self.sources, "cluster": [*clusters]}
+        there = {name: labels for name, labels in groups.items() if name in self.atlas.columns}
+        for name, labels in there.items():
+            if (
+                not -1
+                <= self.atlas.columns[name].min()
+                <= self.atlas.columns[name].max()
+                < len(labels)
+            ):
+                raise SememeError(f"{self.atlas.path}: column {name} has groups without a name")
+        return there
 
-    def _counted(self, query: Query) -> dict[str, dict[str, int]]:
-        if query.search and query.by not in TOKEN_COLUMNS:
-            numbers = self.find(query).numbers
-        elif (mask := self._passing(query)) is None:
-            numbers = self._order("feature")
-        else:
-            numbers = np.flatnonzero(mask).astype(np.int32)
-        groups: dict[str, list[str]] = {"status": list(STATUSES)}
-        if "source" in self.atlas.columns:
-            groups["source"] = self.sources
-        if "cluster" in self.atlas.columns:
-            named = self.atlas.manifest.get("clusters", [])
-            groups["cluster"] = [str(number) for number in range(len(named))]
-        counts = {}
-        for name, labels in groups.items():
-            number = np.zeros(len(labels), np.int64)
-            count(self.atlas.columns[name], numbers, number)
-            pairs = zip(labels, number.tolist(), strict=True)
-            counts[name] = {label: many for label, many in pairs if many}
-        return counts
+    def _tallied(self, filters: Query) -> dict[str, dict[str, int]]:
+        """Return how many of the features that pass are in each group."""
+        mask = self._passing(filters)
+        return self._counts(np.ones(self.atlas.features, bool) if mask is None else mask)
 
+    def _holding(self, numbers: Numbers | list[int]) -> Mask:
+        mask = np.zeros(self.atlas.features, bool)
+        mask[numbers] = True
+        return mask
 
-def _unordered(query: Query) -> Query:
-    """Return a query with the same filters, whatever its order."""
-    return replace(query, sort="feature", descending=True)
+    def _counts(self, mask: Mask) -> dict[str, dict[str, int]]:
+        """Return how many of these features are in each group."""
+        found = {}
+        for name, labels in self._groups.items():
+            spread = np.zeros((4, 1 + len(labels)), np.int32)
+            tally(self.atlas.columns[name], mask, spread)
+            many = spread.sum(0)[1:]
+            found[name] = {labels[group]: int(many[group]) for group in np.flatnonzero(many)}
+        return found
 
 
 def inside(
@@ -263,9 +286,11 @@ def inside(
     corners = np.array(polygon, np.float32)
     low, high = corners.min(0), corners.max(0)
     near = np.flatnonzero((x >= low[0]) & (x <= high[0]) & (y >= low[1]) & (y <= high[1]))
-    px, py = x[near], y[near]
+    px, py = x[near].astype(np.float64), y[near].astype(np.float64)
     odd = np.zeros(len(near), bool)
-    for (x0, y0), (x1, y1) in zip(corners, np.roll(corners, -1, axis=0), strict=True):
+    for (x0, y0), (x1, y1) in zip(
+        corners.tolist(), np.roll(corners, -1, axis=0).tolist(), strict=True
+    ):
         if y0 == y1:
             continue
         crosses = (y0 > py) != (y1 > py)

@@ -23,15 +23,17 @@ class Ranked(NamedTuple):
         shape = (features, shown)
         return cls(np.full(shape, -1, np.int32), np.zeros(shape, np.float32))
 
-    def pairs(self, feature: int) -> list[list[Any]]:
-        """Return one feature's list as pages hold it."""
+    def pairs(self) -> list[list[list[Any]]]:
+        """Return every feature's list as pages hold it."""
+        amounts = self.amount.astype(np.float64).round(DECIMALS).tolist()
         return [
-            [which, round(amount, DECIMALS)]
-            for which, amount in zip(
-                self.which[feature].tolist(), self.amount[feature].tolist(), strict=True
-            )
-            if which >= 0
+            [[which, amount] for which, amount in zip(*both, strict=True) if which >= 0]
+            for both in zip(self.which.tolist(), amounts, strict=True)
         ]
+
+    def part(self, features: slice, shown: int | None = None) -> "Ranked":
+        """Return the lists of some features, as long as ``shown``."""
+        return Ranked(self.which[features, :shown], self.amount[features, :shown])
 
 
 @compiled

@@ -2,7 +2,7 @@
 
 import sqlite3
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -11,17 +11,20 @@ import numpy as np
 import numpy.typing as npt
 
 from sememe.artefacts import is_finished, read_manifest, refuse_unfit
+from sememe.atlas.columns import products
 from sememe.atlas.index import EXAMPLES, HEAD, MEANINGS, NEURONS, Encoder
 from sememe.atlas.labels import NAME as LABELS
 from sememe.atlas.labels import Labels, matching
 from sememe.atlas.query import Numbers, Ranked
 from sememe.atlas.store import Atlas, mapped
-from sememe.kernels.compiled import Array, products
+from sememe.kernels.compiled import Array
 
 INDEX = "index"
 MEANING = "meanings"
 LOOKED_AT = 1_024
 """Features that are compared in all dimensions of meaning."""
+AT_A_TIME = 8
+"""Parts in which these are read."""
 NEAR = 200
 """Features that a search by meaning gives."""
 
@@ -94,8 +97,20 @@ class Search:
 
     @cached_property
     def _meanings(self) -> dict[str, Array]:
+        return mapped(self._meaning_path)
+
+    @property
+    def _meaning_path(self) -> Path:
         assert self._meaning_folder is not None
-        return mapped(self._meaning_folder / MEANINGS)
+        return self._meaning_folder / MEANINGS
+
+    def _tails(self, which: Numbers) -> Array:
+        """Return rows of ``tail``.
+
+        Each row brings 64 KB of the file into memory, which stays until the file is let go.
+        """
+        parts = np.array_split(which, AT_A_TIME)
+        return np.concatenate([mapped(self._meaning_path)["tail"][part] for part in parts])
 
     @cached_property
     def _encoder(self) -> Encoder:
@@ -104,21 +119,27 @@ class Search:
 
     def _meaning(self, text: str) -> Ranked:
         """Return the features whose examples mean most nearly what ``text`` says."""
-        return nearest(self._meanings, self._encoder([text])[0])
+        return nearest(self._meanings, self._tails, self._encoder([text])[0])
 
 
-def nearest(meanings: dict[str, Array], vector: npt.NDArray[np.float32]) -> Ranked:
+def nearest(
+    meanings: Mapping[str, Array],
+    tails: Callable[[Numbers], Array],
+    vector: npt.NDArray[np.float32],
+) -> Ranked:
     """Return the features of the largest cosines with ``vector``.
 
-    All are compared in the dimensions of ``head``; the best of those in all dimensions.
+    All are compared in the dimensions of ``head``; the best of those in all dimensions, of which
+    ``tails`` gives the rest.
     """
-    head, tail, step = (meanings[name] for name in ("head", "tail", "step"))
+    head, step = meanings["head"], meanings["step"]
     turned = (vector @ meanings["turn"]).astype(np.float32)
     score = np.empty(len(head), np.float32)
     products(head, turned[:HEAD], step, score)
     best = np.arange(len(head))
     if len(head) > LOOKED_AT:
         best = np.sort(np.argpartition(score, -LOOKED_AT)[-LOOKED_AT:])
-    whole = score[best] + (tail[best].astype(np.float32) @ turned[HEAD:]) * step[best]
+    numbers: Numbers = best.astype(np.int32)
+    whole = score[numbers] + (tails(numbers).astype(np.float32) @ turned[HEAD:]) * step[numbers]
     order = np.argsort(-whole, kind="stable")[:NEAR]
-    return Ranked(best[order].astype(np.int32), more=len(head) > NEAR)
+    return Ranked(numbers[order], more=len(head) > NEAR)

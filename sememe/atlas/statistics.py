@@ -170,19 +170,22 @@ def _context(place: int, start: int, tokens: Array, base: int) -> np.uint64:
 @compiled
 def _keep(
     rank: float, context: np.uint64, row: int, ranks: Array, contexts: Array, rows: Array
-) -> None:
-    """Keep the firings of lowest rank, one a context; ``rows`` are -1 where there is room."""
+) -> float:
+    """Keep the firings of lowest rank, one a context; return the rank that others must beat.
+
+    ``rows`` are -1, and ``ranks`` infinite, where there is room.
+    """
     slot = 0
     for place in range(len(rows)):
         if rows[place] >= 0 and contexts[place] == context:
-            if rank < ranks[place]:
-                ranks[place] = rank
-                rows[place] = row
-            return
+            slot = place
+            break
         if rows[slot] >= 0 and (rows[place] < 0 or ranks[place] > ranks[slot]):
             slot = place
-    if rows[slot] < 0 or rank < ranks[slot]:
+    if rank < ranks[slot]:
         ranks[slot], contexts[slot], rows[slot] = rank, context, row
+    worst: float = np.max(ranks)
+    return worst
 
 
 @compiled
@@ -215,6 +218,7 @@ def _count(
     bins = histogram.shape[1]
     shown = value.shape[1]
     ranks, contexts = np.empty(shown), np.empty(shown, np.uint64)
+    worst = np.empty(1 + INTERVALS)  # rank that an example must beat, of the strongest and samples
     for f in range(begin, end):
         low, high = starts[f], starts[f + 1]
         fired[f] = high - low
@@ -225,49 +229,30 @@ def _count(
             by_source[f, source[window[e]]] += 1
             most = max(most, values[e])
         maximum[f] = most
-        ranks[:] = np.inf
+        ranks[:], worst[:] = np.inf, np.inf
         best = low
         for e in range(low, high):
             own = window[e]
             # the strongest of its window, once the window has been passed
             if e == low or window[best] != own or values[e] > values[best]:
                 best = e
-            if e + 1 == high or window[e + 1] != own:
-                _offer(
-                    best, -values[best], place, start[own], tokens, base,
-                    0, TOP, ranks, contexts, row[f],
-                )  # fmt: skip
+            passed = e + 1 == high or window[e + 1] != own
+            if passed and -values[best] < worst[0]:
+                context = _context(place[best], start[own], tokens, base)
+                worst[0] = _keep(-values[best], context, best, ranks[:TOP], contexts[:TOP],
+                                 row[f, :TOP])  # fmt: skip
             column = min(int(values[e] / most * bins), bins - 1)
             histogram[f, column] += 1
             key = np.float64(hashed(place[e], first + f) >> np.uint64(11))
-            slot = TOP + column // BINS_AN_INTERVAL * SAMPLES
-            _offer(
-                e, key, place, start[own], tokens, base,
-                slot, slot + SAMPLES, ranks, contexts, row[f],
-            )  # fmt: skip
+            interval = column // BINS_AN_INTERVAL
+            if key < worst[1 + interval]:
+                context = _context(place[e], start[own], tokens, base)
+                slot = TOP + interval * SAMPLES
+                room = slice(slot, slot + SAMPLES)
+                worst[1 + interval] = _keep(key, context, e, ranks[room], contexts[room],
+                                            row[f, room])  # fmt: skip
         _order(rows, values, ranks, row[f], value[f])
         _silent(first + f, place[low:high], row_place, row_window, start, stop, inactive[f])
-
-
-@compiled
-def _offer(
-    entry: int,
-    rank: float,
-    place: Array,
-    start: int,
-    tokens: Array,
-    base: int,
-    low: int,
-    high: int,
-    ranks: Array,
-    contexts: Array,
-    kept: Array,
-) -> None:
-    for slot in range(low, high):
-        if rank < ranks[slot]:
-            context = _context(place[entry], start, tokens, base)
-            _keep(rank, context, entry, ranks[low:high], contexts[low:high], kept[low:high])
-            return
 
 
 @compiled

@@ -7,7 +7,7 @@ reader needs no model and no tokenizer.
 
 import sqlite3
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -29,6 +29,21 @@ _DTYPES = {f"{kind}{8 * size}": f"<{kind.lower()}{size}" for kind in "FIU" for s
 """NumPy's names of the number types of safetensors."""
 
 Page = dict[str, Any]
+
+
+class _Counts(msgspec.Struct):
+    counts: list[int]
+
+
+class _Digest(msgspec.Struct):
+    """The part of a page that lists of features show."""
+
+    histogram: _Counts
+    top: list[msgspec.Raw]
+
+
+_PAGE = msgspec.json.Decoder(Page)
+_DIGEST = msgspec.json.Decoder(_Digest)
 
 
 class Atlas:
@@ -72,25 +87,38 @@ class Atlas:
 
     def summary(self, number: int) -> Page:
         """Return a feature's page without the samples of its intervals, which most of it are."""
-        return self._read(number, "page")
+        page: Page = self._read(number, "page")
+        return page
 
     def feature(self, number: int) -> Page:
         """Return the page of one feature; UsageError when there is no such feature."""
         return {**self._read(number, "page"), **self._read(number, "samples")}
 
-    def _read(self, number: int, column: Literal["page", "samples"]) -> Page:
+    def strongest(self, number: int) -> tuple[list[int], Iterator[Page]]:
+        """Return the counts of a feature's histogram, and its strongest examples one by one.
+
+        For lists of features: nothing else of its page is decoded.
+        """
+        page = self._read(number, "page", _DIGEST)
+        return page.histogram.counts, map(msgspec.json.decode, page.top)
+
+    def _read(
+        self,
+        number: int,
+        column: Literal["page", "samples"],
+        decoder: msgspec.json.Decoder[Any] = _PAGE,
+    ) -> Any:  # noqa: ANN401 - what the decoder makes
         if not 0 <= number < self.features:
             raise UsageError(f"feature {number}: expected a number from 0 to {self.features - 1}")
         query = f"SELECT {column} FROM feature WHERE id = ?"
         try:
             (blob,) = self._database.execute(query, (number,)).fetchone()
-            page: Page = msgspec.json.decode(zstandard.ZstdDecompressor().decompress(blob))
+            return decoder.decode(zstandard.ZstdDecompressor().decompress(blob))
         except (sqlite3.DatabaseError, zstandard.ZstdError, msgspec.DecodeError) as error:
             raise SememeError(
                 f"{self.path / FEATURES} is altered: feature {number} cannot be read ({error}); "
                 f"delete {self.path} and make it again"
             ) from error
-        return page
 
     @cached_property
     def vocabulary(self) -> list[bytes]:

@@ -8,7 +8,8 @@ from typing import Any
 
 from sememe.commands.activations import Activations
 from sememe.commands.dials import Recipe
-from sememe.commands.dictionaries import Describe, Evaluate, Train
+from sememe.commands.dictionaries import Describe, Train
+from sememe.commands.evaluating import Evaluate
 from sememe.commands.exporting import Export
 from sememe.commands.importing import Import
 from sememe.commands.inputs import Corpus, Harvest, Sites

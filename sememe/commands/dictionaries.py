@@ -1,4 +1,4 @@
-"""The commands of a dictionary: train, evaluate, describe it."""
+"""The commands of a dictionary: train it, describe it."""
 
 import math
 from dataclasses import dataclass, replace
@@ -14,8 +14,8 @@ from sememe.terminal import terminal_progress
 
 if TYPE_CHECKING:
     from sememe.activations.buffered import BufferedStream
+    from sememe.activations.in_order import InOrder
     from sememe.activations.live import LiveStream
-    from sememe.activations.store import Activations
     from sememe.activations.stream import Stream
     from sememe.atlas.store import Atlas
     from sememe.dictionaries.dictionary import Dictionary
@@ -142,33 +142,6 @@ class Train(Training):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluate:
-    """Evaluate a run's dictionary on held-out text."""
-
-    run: Positional[Path]
-    """What `sememe map` made."""
-    json: bool = False
-    """Print the whole report as JSON."""
-
-    def __call__(self) -> None:
-        from sememe.evaluation.evaluate import evaluate
-        from sememe.job import open_run
-
-        run, dictionary, _, held_out, corpus = open_run(self.run)
-        with terminal_progress() as progress:
-            model = run.load_model(progress)
-            report = evaluate(model, dictionary, held_out, corpus, run.report, progress=progress)
-        if self.json:
-            show(report, as_json=True)
-            return
-        plain = {
-            name: value for name, value in report.items() if isinstance(value, str | float | int)
-        }
-        entropies = {f"cross_entropy {name}": v for name, v in report["cross_entropy"].items()}
-        show({**plain, **entropies}, as_json=False)
-
-
-@dataclass(frozen=True, kw_only=True)
 class Describe:
     """Make the atlas of a run's dictionary: every feature's page."""
 
@@ -177,50 +150,67 @@ class Describe:
     part: str | None = None
     """Only read a part of the store, such as 2/8, the second of eight, and leave what the atlas
     needs of it. Parts can be made at the same time; without this option they are put together."""
+    live: bool = False
+    """Let the model read the corpus again by the dictionary's token rules, instead of a store: the
+    figures are the same. The run needs a corpus and a dictionary alone."""
     beside: Path | None = None
     """Another run of the same site: its map is kept, and these features are placed on it."""
     json: bool = False
     """Print JSON."""
 
     def __call__(self) -> None:
-        from sememe.job import open_run
+        from sememe.activations.in_order import LiveRows
+        from sememe.atlas.describe import describe, live_rows
+        from sememe.corpora.corpus import Corpus
+        from sememe.dictionaries.dictionary import Dictionary
+        from sememe.job import Run, open_run
 
-        run, dictionary, stored, _, corpus = open_run(self.run)
-        if self.part is not None:
-            show(self._part(self.part, run, dictionary, stored), self.json)
-            return
-        from sememe.atlas.describe import describe
-
+        rows: InOrder
         with terminal_progress() as progress:
-            model = run.load_model(progress)
-            atlas = describe(
-                model,
-                dictionary,
-                stored,
-                corpus,
-                run.atlas,
-                beside=self._other(),
-                progress=progress,
-            )
-        facts = {name: atlas.manifest[name] for name in ("features", "alive", "tokens", "l0")}
-        show({**facts, **atlas.manifest["statuses"], "out": str(run.atlas)}, self.json)
+            if self.live:
+                run = Run(self.run)
+                dictionary, corpus = Dictionary.load(run.dictionary), Corpus.open(run.corpus)
+                rows = live_rows(run.load_model(progress), dictionary, corpus)
+            else:
+                run, dictionary, rows, _, corpus = open_run(self.run)
+            if self.part is not None:
+                done = self._part(self.part, run, dictionary, rows, progress)
+            else:
+                atlas = describe(
+                    rows.model if isinstance(rows, LiveRows) else run.load_model(progress),
+                    dictionary,
+                    rows,
+                    corpus,
+                    run.atlas,
+                    beside=self._other(),
+                    progress=progress,
+                )
+                known = ("features", "alive", "tokens", "l0")
+                facts = {name: atlas.manifest[name] for name in known}
+                done = {**facts, **atlas.manifest["statuses"], "out": str(run.atlas)}
+        show(done, self.json)
 
     def _part(
-        self, part: str, run: "Run", dictionary: "Dictionary", stored: "Activations"
+        self,
+        part: str,
+        run: "Run",
+        dictionary: "Dictionary",
+        activations: "InOrder",
+        progress: "Progress",
     ) -> dict[str, object]:
         from sememe.atlas.describe import PARTS
         from sememe.atlas.parts import describe_part, shards_of
 
         if self.beside is not None:
             raise UsageError("--beside is for the whole atlas, but --part was given")
-        shards = shards_of(part, stored.shards)
-        rows = stored.shard_starts[shards.stop] - stored.shard_starts[shards.start]
+        shards = shards_of(part, activations.shards)
+        starts = activations.shard_starts
+        tokens = starts[shards.stop] - starts[shards.start]
         folder = run.atlas / PARTS
-        with terminal_progress() as progress:
-            progress.start(f"describe {part}", rows, "tokens")
-            describe_part(dictionary, stored, folder, shards, progress=progress)
-            progress.finish()
-        return {"shards": len(shards), "tokens": rows, "out": str(folder)}
+        progress.start(f"describe {part}", tokens, "tokens")
+        describe_part(dictionary, activations, folder, shards, progress=progress)
+        progress.finish()
+        return {"shards": len(shards), "tokens": tokens, "out": str(folder)}
 
     def _other(self) -> "tuple[Atlas, Dictionary] | None":
         from sememe.atlas.store import Atlas

@@ -153,12 +153,13 @@ class Index:
     run: Positional[Path]
     """What `sememe map` made."""
     meaning: bool = False
-    """Search by meaning too, with MiniLM: fetches 84 MB, then some 50 features a second."""
+    """Search by meaning too, with MiniLM: fetches 84 MB, then 50 to 200 features a second."""
     json: bool = False
     """Print JSON."""
 
     def __call__(self) -> None:
         from sememe.atlas.index import index, index_meanings
+        from sememe.atlas.labels import Labels
         from sememe.atlas.store import Atlas
         from sememe.job import Run
         from sememe.serving import sentence_encoder
@@ -168,6 +169,7 @@ class Index:
         with terminal_progress() as progress:
             index(atlas, run.index, progress=progress)
             if self.meaning:
+                labels = Labels(run.labels).all() if run.labels.exists() else None
                 encode = sentence_encoder(progress)
-                index_meanings(atlas, run.meanings, encode, progress=progress)
+                index_meanings(atlas, run.meanings, encode, labels=labels, progress=progress)
         show({"features": atlas.features, "out": str(run.index)}, self.json)

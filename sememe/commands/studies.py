@@ -28,7 +28,7 @@ class Synthetic:
 
     out: Path
     """Directory of the results."""
-    world: Literal["small", "16k", "independent", "toy"] = "small"
+    world: Literal["small", "medium", "16k", "independent", "toy"] = "small"
     """The world: SynthSAEBench shrunken or in full, independent features, or Toy Models'."""
     recipes: tuple[str, ...] = BUDGETED
     """Recipes to compare; those without a budget search for their penalty first."""

@@ -354,6 +354,13 @@ def with_k(nonlinearity: Nonlinearity, k: int) -> Nonlinearity:
     return replace(nonlinearity, k=k)  # type: ignore[call-arg]
 
 
+def by_row(nonlinearity: Nonlinearity) -> Nonlinearity:
+    """Return a kind that gives every row its own k, in place of one whose rows share a budget."""
+    if isinstance(nonlinearity, Refined):
+        return replace(nonlinearity, inner=by_row(nonlinearity.inner))
+    return TopK(nonlinearity.k) if isinstance(nonlinearity, BatchTopK) else nonlinearity
+
+
 def to_json(nonlinearity: Nonlinearity) -> dict[str, Any]:
     """Return the kind and its settings."""
     settings = asdict(nonlinearity)

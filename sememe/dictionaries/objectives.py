@@ -6,7 +6,7 @@ Monosemanticity, and predicting zero costs ``width``.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
@@ -21,7 +21,7 @@ from sememe.dictionaries.prefixes import Matryoshka
 from sememe.dictionaries.scores import Activity, Values
 from sememe.dictionaries.terms import Step, Term, squared_error
 from sememe.errors import UsageError
-from sememe.kernels import Code, decode, encode_topk, gather, products
+from sememe.kernels import Code, decode, encode_topk, gather, scores_at
 
 __all__ = [
     "L0",
@@ -38,6 +38,7 @@ __all__ = [
     "Tanh",
     "Term",
     "activate",
+    "from_json",
     "squared_error",
     "to_json",
     "unexplained",
@@ -195,17 +196,16 @@ class AuxK(Term):
             return step.x.new_zeros(())
         dictionary, dead = step.dictionary, step.dead
         most = min(self.most or max(1, step.x.shape[1] // 2), len(dead))
-        W_enc, bias = dictionary.W_enc[dead], dictionary.b_enc[dead]
+        W_enc, bias = (weights.detach()[dead] for weights in (dictionary.W_enc, dictionary.b_enc))
         rows = self._rows(step, most)
         x = dictionary.centred(step.x[rows]).detach()
-        # Lifted above zero for the selection, which takes positive scores alone. The lift rounds
-        # values away where it is large, so they are computed again; gradients need no values.
-        lift = (bias.abs().max() + W_enc.norm(dim=1).max() * x.norm(dim=1).max()).detach()
+        # Lifted above zero for the selection, which takes positive scores alone; the lift rounds
+        # values away where it is large, so they are computed again.
+        lift = bias.abs().max() + W_enc.norm(dim=1).max() * x.norm(dim=1).max()
         code = encode_topk(x, W_enc, bias + lift, most)
-        there = code.values > 0
-        exact = products(code.indices, there, W_enc, x) + bias[code.indices.long()].detach()
-        values = exact * there + (code.values - code.values.detach())
-        rebuilt = decode(Code(code.indices, values), dictionary.W_dec[dead], there)
+        there, features = code.values > 0, dead.to(torch.int32)[code.indices.long()]
+        values = scores_at(features, there, x, dictionary.W_enc, dictionary.b_enc)
+        rebuilt = decode(Code(features, values), dictionary.W_dec, there)
         return unexplained(step.residual[rows], rebuilt)
 
     def _rows(self, step: Step, most: int) -> slice:
@@ -331,6 +331,20 @@ def activate(
 def to_json(term: Term) -> dict[str, Any]:
     """Return the term's name and settings."""
     return {"term": term.name, **asdict(term)}
+
+
+def from_json(value: Mapping[str, Any]) -> Term:
+    """Return the term that :func:`to_json` described; UsageError for an unknown name."""
+    settings = dict(value)
+    name = settings.pop("term", None)
+    if name not in TERMS:
+        raise UsageError(
+            f"term {name!r} is unknown; expected one of {', '.join(TERMS)}: import the module that "
+            "defines it first"
+        )
+    kind: Any = TERMS[name]
+    made: Term = kind(**settings)
+    return made
 
 
 def weighted_sum(values: Values, weights: Float[Tensor, " features"]) -> Float[Tensor, ""]:

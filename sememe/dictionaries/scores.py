@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import pad
 
-from sememe.kernels import Code, encode_positive, gather
+from sememe.kernels import Code, encode_positive, gather, scores
 
 Values = Code | Tensor
 """Feature values of some rows: sparse, or dense as (rows, features)."""
@@ -77,7 +77,7 @@ def scores_above(x: Float[Tensor, "rows width"], encoder: Encoder, floor: Tensor
         probe = x[:PROBE_ROWS] @ encoder.W.T + (encoder.bias - floor)
         crowded = len(probe) == 0 or float((probe > 0).float().mean()) > SPARSE
     if crowded:
-        return Scores(torch.addmm(encoder.bias, x, encoder.W.T))
+        return Scores(scores(x, encoder.W, encoder.bias))
     code = encode_positive(x, encoder.W, encoder.bias - floor)
     there = code.values > 0
     at = floor[code.indices.long()] if floor.ndim else floor

@@ -18,6 +18,9 @@ from sememe.errors import SememeError
 DRAWS = 500
 LEVEL = 0.95
 
+Statistic = Callable[..., Float[np.ndarray, " draws"]]
+"""A figure of as many sums, each (draws, ...), as it takes."""
+
 
 class Estimate(NamedTuple):
     """A figure, and what it would have been on resampled units; NaN where it is undefined."""
@@ -64,7 +67,7 @@ class Resampling:
 
     def estimate(
         self,
-        statistic: Callable[..., Float[np.ndarray, " draws"]],
+        statistic: Statistic,
         *sums: Shaped[np.ndarray, "..."],
     ) -> Estimate:
         """Return ``statistic`` of the sums over all units, and over each draw of them.

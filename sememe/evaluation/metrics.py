@@ -1,14 +1,17 @@
 """Metrics as pure functions; sums are pooled before anything is divided.
 
 Axis names: rows = activations, width = their dimensions, tokens = places where a next token is
-predicted, vocab = token ids.
+predicted, vocab = token ids, draws = resamples of the documents that were summed over.
 """
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+
+from sememe.kernels import Code
 
 
 class Moments(NamedTuple):
@@ -86,13 +89,66 @@ def kl_divergence(
     return (log_p.exp() * (log_p - log_q)).sum(-1)
 
 
-def loss_recovered(original: float, spliced: float, ablated: float) -> float | None:
-    """Return 1 - (spliced - original) / (ablated - original) of cross-entropies.
+def loss_recovered(
+    original: Float[np.ndarray, " draws"],
+    spliced: Float[np.ndarray, " draws"],
+    ablated: Float[np.ndarray, " draws"],
+) -> Float[np.ndarray, " draws"]:
+    """Return 1 - (spliced - original) / (ablated - original) of summed cross-entropies.
 
     1 where the reconstruction costs nothing, 0 where it is no better than the ablation (Towards
-    Monosemanticity, which ablates to zero; ablating to the mean is the harder reference). None
+    Monosemanticity, which ablates to zero; ablating to the mean is the harder reference). NaN
     where the ablation changes nothing, so that there is nothing to recover.
     """
-    if ablated == original:
-        return None
-    return 1 - (spliced - original) / (ablated - original)
+    effect = ablated - original
+    share: Float[np.ndarray, " draws"] = 1 - (spliced - original) / np.where(
+        effect == 0, np.nan, effect
+    )
+    return share
+
+
+def fvu(
+    error: Float[np.ndarray, " draws"],
+    centred: Float[np.ndarray, " draws"],
+    square: Float[np.ndarray, " draws"],
+) -> Float[np.ndarray, " draws"]:
+    """Return the fraction of variance unexplained: summed ||x - x^||^2 over ||x - mean||^2.
+
+    NaN where all rows are the same: what rounding leaves of their variance, next to ``square``, the
+    sum of ||x||^2, is no variance.
+    """
+    share: Float[np.ndarray, " draws"] = error / np.where(centred > 1e-12 * square, centred, np.nan)
+    return share
+
+
+def row_figures(
+    x: Float[Tensor, "rows width"],
+    rebuilt: Float[Tensor, "rows width"],
+    mean: Float[Tensor, " width"],
+) -> Float[Tensor, "rows six"]:
+    """Return 1, ||x||^2, ||x^||^2, ||x - x^||^2, ||x - mean||^2 and cos(x, x^) of every row."""
+    differences = torch.stack([x, rebuilt, x - rebuilt, x - mean])
+    columns = [
+        torch.ones(len(x), dtype=x.dtype),
+        *differences.square().sum(-1),
+        torch.nn.functional.cosine_similarity(x, rebuilt, dim=1),
+    ]
+    return torch.stack(columns, dim=1)
+
+
+def refitted(
+    code: Code, W_dec: Float[Tensor, "features width"], target: Float[Tensor, "rows width"]
+) -> Float[Tensor, "rows k"]:
+    """Return the values of the same active features with which W_dec is nearest to ``target``.
+
+    In float64, by the normal equations; of features that are linearly dependent those of least
+    norm, about. 0 where there is no entry. Memory: rows x k x (k + width) numbers.
+    """
+    there = (code.values > 0)[..., None]
+    rows = W_dec.double()[code.indices.long()] * there
+    gram = rows @ rows.transpose(1, 2)
+    size = rows.square().sum((1, 2)).clamp_min(1e-300)[:, None]
+    gram.diagonal(dim1=1, dim2=2).add_(1e-12 * size)
+    projected = rows @ target.double()[..., None]
+    values = torch.cholesky_solve(projected, torch.linalg.cholesky(gram))
+    return (values * there).squeeze(-1)

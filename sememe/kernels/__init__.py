@@ -12,8 +12,9 @@ from sememe.kernels.differentiable import (
     encode_positive,
     encode_topk,
     gather,
-    products,
     reconstruct,
+    scores,
+    scores_at,
     squared_distance,
 )
 from sememe.kernels.products import Products, collected
@@ -29,7 +30,8 @@ __all__ = [
     "encode_topk",
     "gather",
     "kernels_for",
-    "products",
     "reconstruct",
+    "scores",
+    "scores_at",
     "squared_distance",
 ]

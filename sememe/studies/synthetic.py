@@ -27,7 +27,7 @@ from sememe.training.config import TrainConfig
 from sememe.training.devices import check_device
 from sememe.training.trainer import Trainer, check_finite
 
-LATENTS = {"small": 512, "16k": 4096, "independent": 512, "toy": 512}
+LATENTS = {"small": 512, "medium": 1024, "16k": 4096, "independent": 512, "toy": 512}
 """Features of a dictionary of each world: a quarter of the true ones where those are many."""
 SEARCH_SEED = 1_000_003
 """Seed of the world in which penalties are searched for; no study evaluates in it."""
@@ -49,7 +49,7 @@ class SyntheticConfig:
     """A name in :data:`sememe.evaluation.worlds.WORLDS`."""
     l0: int | None = None
     """Features active on one sample; by default as many of the most frequent true features as the
-    dictionary has latents are active: 25 in 16k, 8 in small."""
+    dictionary has latents are active: 25 in 16k and medium, 8 in small."""
     samples: int = 1_000_000
     """Samples that a run is trained on."""
     batch: int = 256

@@ -1,7 +1,8 @@
 """Everything that decides what a training run ends with, apart from the activations."""
 
 import math
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from sememe.dictionaries import nonlinearities, objectives
@@ -47,10 +48,15 @@ class TrainConfig:
     """Features active at first, where k is to fall or rise to its value; None leaves it alone."""
     k_share: float = 0.5
     """Share of the steps over which k goes from ``k_from`` to its value."""
+    share_from: float | None = None
+    """Share of the steps over which every row keeps k features of its own before the rows of a
+    batch share them (batchtopk); None has them shared from the first step."""
     dead_tokens: int | None = None
     """Activations after which a silent feature counts as dead; by default derived from the run."""
     resampling: Resampling | None = None
     """How dead features are given new directions, if at all."""
+    frozen_decoder: bool = False
+    """Leave decoder rows as they begin: a control, which a dictionary that learns should beat."""
     initialisation: str = "data"
     """How rows begin: random directions, data (random activations), or small uniform entries."""
     first_active: int | None = None
@@ -109,6 +115,13 @@ class TrainConfig:
         if self.k_from is not None:
             nonlinearities.with_k(self.nonlinearity, self.k_from)
         inner = getattr(self.nonlinearity, "inner", self.nonlinearity)
+        if self.share_from is not None:
+            check_number("share_from", self.share_from, 0.0, 1.0)
+            if not inner.shares_budget:
+                raise UsageError(
+                    f"share_from is {self.share_from}, but rows of {inner.kind} share no budget: "
+                    "leave it out"
+                )
         if inner.shares_budget and self.batch < FEWEST_SHARING:
             raise UsageError(
                 f"batch is {self.batch}, but {inner.kind} shares its budget over a "
@@ -139,6 +152,10 @@ class TrainConfig:
             raise UsageError(
                 "initialisation is 'uniform', whose decoder rows have small norms, but norms is "
                 "'unit': expected 'free'"
+            )
+        if self.frozen_decoder and self.resampling is not None:
+            raise UsageError(
+                "frozen_decoder goes without resampling, which gives features new decoder rows"
             )
         if self.norms == "free" and not self.nonlinearity.rescalable:
             raise UsageError(
@@ -186,14 +203,18 @@ class TrainConfig:
         return 2e-3 * min(1.0, math.sqrt(TUNED_AT / self.features))
 
     def nonlinearity_at(self, step: int, steps: int) -> Nonlinearity:
-        """Return the nonlinearity of a step, whose k may be on its way."""
-        if self.k_from is None or step >= self.k_share * steps:
-            return self.nonlinearity
-        k = getattr(self.nonlinearity, "k", self.k_from)
-        share = step / (self.k_share * steps)
-        return nonlinearities.with_k(
-            self.nonlinearity, round(self.k_from + share * (k - self.k_from))
-        )
+        """Return the nonlinearity of a step: k may be on its way, and its budget not yet shared.
+
+        The last step always shares it, for the threshold is taken from steps that do.
+        """
+        chosen = self.nonlinearity
+        if self.k_from is not None and step < self.k_share * steps:
+            k = getattr(chosen, "k", self.k_from)
+            share = step / (self.k_share * steps)
+            chosen = nonlinearities.with_k(chosen, round(self.k_from + share * (k - self.k_from)))
+        if self.share_from is not None and step < min(self.share_from * steps, steps - 1):
+            chosen = nonlinearities.by_row(chosen)
+        return chosen
 
     def dead_after(self, rows: int) -> int:
         """Return how many activations without firing make a feature dead, for ``rows`` a pass."""
@@ -203,11 +224,28 @@ class TrainConfig:
 
     def to_json(self) -> dict[str, Any]:
         """Return the config as JSON-able values."""
+        plain = asdict(self)
+        if not self.frozen_decoder:  # so that runs begun before it could be frozen go on
+            del plain["frozen_decoder"]
         return {
-            **asdict(self),
+            **plain,
             "nonlinearity": nonlinearities.to_json(self.nonlinearity),
             "objective": [objectives.to_json(term) for term in self.objective],
         }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> "TrainConfig":
+        """Return the config among what a dictionary's manifest says of its run.
+
+        UsageError for a nonlinearity or term that is unknown here.
+        """
+        known = {field.name for field in fields(cls)}
+        plain = {name: given for name, given in value.items() if name in known}
+        plain["nonlinearity"] = nonlinearities.from_json(value["nonlinearity"])
+        plain["objective"] = tuple(map(objectives.from_json, value["objective"]))
+        if plain.get("resampling") is not None:
+            plain["resampling"] = Resampling(**plain["resampling"])
+        return cls(**plain)
 
 
 def check_choice(name: str, value: str, table: object) -> None:

@@ -7,6 +7,7 @@ features a token) or ``sparsity`` (weight of a penalty).
 import inspect
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 from sememe.dictionaries.nonlinearities import BatchTopK, Gated, JumpReLU, Refined, ReLU, TopK
 from sememe.dictionaries.objectives import (
@@ -27,19 +28,23 @@ from sememe.training.revival import Resampling
 def sememe(features: int = 9216, k: int = 32, passes: int = 4) -> TrainConfig:
     """Return our best at finding true features: first of `sememe study synthetic` in F1 and MCC.
 
-    As LISTA-Matryoshka, with rows that begin as data points, k from 4 times its value, prefixes of
-    a sixteenth to a half, no tilt, thresholds that forget sooner, and no momentum, with a shorter
-    memory of squared gradients that keeps large k stable. A step costs about 4 times one of
-    :func:`topk` at the width of a language model (LOG.md), so that is the command's default.
+    As LISTA-Matryoshka, with rows that begin as data points, prefixes of a sixteenth to a half, no
+    tilt, thresholds that forget sooner, and no momentum, with a shorter memory of squared gradients
+    that keeps large k stable. k falls from 4 times its value, or from a sixteenth of the features
+    if that is less. Every row has its own k until the rate falls, and only then do rows share a
+    budget: so rare features stay alive, which tells most where k is more than what is there. A step
+    costs about 4 times one of :func:`topk` at the width of a language model (LOG.md), so that is
+    the command's default.
     """
-    return TrainConfig(
+    config = TrainConfig(
         features=features,
         beta2=0.99,
         nonlinearity=Refined(BatchTopK(k, memory=0.95)),
         objective=(Reconstruction(), AuxK(), Matryoshka(by_frequency=True, detached=True)),
         passes=passes,
-        k_from=min(features, 4 * k),
+        k_from=max(k, min(4 * k, features // 16)),
     )
+    return replace(config, share_from=1 - config.decay)
 
 
 def topk(features: int = 9216, k: int = 32, passes: int = 4) -> TrainConfig:

@@ -22,6 +22,7 @@ from sememe.training.streams import ActivationStream
 SAMPLE_ROWS = 32_768
 FACTOR_ROWS = 2048
 SMOOTHING = 0.98
+FIRED_ROWS = 64
 FREQUENCY_MEMORY = 0.99
 """Weight of earlier steps in how often features are active."""
 DIVERGED = 4.0
@@ -86,6 +87,7 @@ class Trainer:
         self.mean_loss = 0.0
         """Smoothed: share of variance unexplained, number of active features, and the loss."""
         self._first_weights(stream.sample(SAMPLE_ROWS))
+        self.dictionary.W_dec.requires_grad_(not config.frozen_decoder)
         unit = config.norms == "unit"
         self.optimiser: Optimiser = (
             Adafactor(self.dictionary, config.beta2, unit_rows=unit)
@@ -321,7 +323,8 @@ def fired(activity: Activity, features: int) -> Tensor:
     if isinstance(values, Code):
         there = (values.values > 0).float()
         return torch.bincount(values.indices.flatten(), there.flatten(), minlength=features)
-    return values.sign().sum(0)
+    # A few rows at a time, whose signs are summed while they are in the processor's cache.
+    return torch.stack([part.sign().sum(0) for part in values.split(FIRED_ROWS)]).sum(0)
 
 
 def check_finite(rows: Float[Tensor, "rows all"], where: str, stream: ActivationStream) -> None:

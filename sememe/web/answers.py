@@ -91,6 +91,7 @@ class Index(Struct, kw_only=True):
     prompt: Annotated[bool, Meta(description="Prompts can be run.")]
     effects: Annotated[bool, Meta(description="Effects on a chosen next token can be asked for.")]
     notes: Annotated[bool, Meta(description="Notes and tags can be written.")]
+    job: Annotated[bool, Meta(description="How it was made can be asked for: job.json.")]
     searches: Annotated[list[str], Meta(description="What `by` may be.")]
     sorts: Annotated[list[str], Meta(description="What `sort` may be.")]
     ranges: Annotated[

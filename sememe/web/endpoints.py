@@ -40,7 +40,9 @@ def _reading(views: Views) -> list[Endpoint]:
         return views.rows(found, query.offset, query.limit, facets=query.facets)
 
     def matches(asked: Asked) -> bytes:
-        found = views.finder.find(arguments.query_of(asked.query, _only(views, asked.query)))
+        only = _only(views, asked.query)
+        query = arguments.query_of(asked.query, only, sort="feature", descending=False)
+        found = views.finder.find(query)
         return found.numbers.astype("<i4").tobytes()
 
     return [

@@ -3,6 +3,7 @@
 import errno
 import secrets
 import socket
+import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -13,6 +14,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from sememe.errors import SememeError, UsageError
 
 HOST = "127.0.0.1"
+SWITCH = 0.0005
+"""Seconds that a page waits for the thread of a search, each time it needs the interpreter."""
 
 
 def bind(port: int) -> socket.socket:
@@ -88,6 +91,7 @@ class Listener:
             timeout_keep_alive=60,  # longer than people look at a page
             timeout_graceful_shutdown=2,
         )
+        sys.setswitchinterval(SWITCH)
         with suppress(KeyboardInterrupt):
             _Server(config, self._stop).run(sockets=[self._socket])
 

@@ -27,7 +27,8 @@ class FeatureWidget(anywidget.AnyWidget):
 
     ``features`` is one number or several. ``beside`` is the directory that holds labels.
 
-    Raises UsageError for a number that is no feature, SememeError where the pages are not built.
+    Raises UsageError for a number that is no feature (TraitError where ``chosen`` is set to it),
+    SememeError where the pages are not built.
     """
 
     _esm = traitlets.Unicode().tag(sync=True)
@@ -63,8 +64,10 @@ class FeatureWidget(anywidget.AnyWidget):
 
     @traitlets.validate("chosen")
     def _refuse_unknown(self, proposal: Any) -> int:  # noqa: ANN401
-        number: int = self._checked(proposal["value"])
-        return number
+        try:
+            return self._checked(proposal["value"])
+        except UsageError as error:  # after any other the value would stay, if a notebook sent it
+            raise traitlets.TraitError(str(error)) from error
 
     @traitlets.observe("chosen")
     def _open(self, change: Any) -> None:  # noqa: ANN401

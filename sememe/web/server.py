@@ -1,5 +1,6 @@
 """The loopback server: pages, their JSON twins, and who may see them."""
 
+import gc
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -116,6 +117,7 @@ def make_app(
         report or {},
         prompt=prompt is not None,
         effects=prompt is not None and effects is not None,
+        job=job is not None,
         search=search,
         annotations=annotations,
     )
@@ -141,7 +143,13 @@ def make_app(
 
 def prepare(app: Starlette) -> Starlette:
     """Begin, in a thread, to make ready what the first search of ``app`` needs; return it."""
-    threading.Thread(target=app.state.views.finder.prepare, daemon=True).start()
+
+    def make_ready() -> None:
+        app.state.views.finder.prepare()
+        gc.collect()
+        gc.freeze()  # or every so often a request waits while all of this is looked through
+
+    threading.Thread(target=make_ready, daemon=True).start()
     return app
 
 

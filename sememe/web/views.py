@@ -10,11 +10,13 @@ import sememe
 from sememe.atlas.annotations import Annotations
 from sememe.atlas.query import SORTS, TOKEN_COLUMNS, Finder, Query
 from sememe.atlas.search import Search
-from sememe.atlas.store import STATUSES, Atlas
+from sememe.atlas.store import STATUSES, Atlas, Page
 from sememe.web import answers
 from sememe.web.text import TokenText
 
 NAME_TOKENS = 4
+NAMES = 1 << 13
+"""Features whose names are remembered."""
 BEFORE, AFTER = 14, 10
 
 
@@ -33,6 +35,7 @@ class Views:
         *,
         prompt: bool,
         effects: bool = False,
+        job: bool = False,
         search: Search | None = None,
         annotations: Annotations | None = None,
     ) -> None:
@@ -41,16 +44,18 @@ class Views:
         self.annotations = annotations
         self.finder = Finder(atlas, self.search.ranked)
         self.text = TokenText(atlas.vocabulary)
-        self._fires_on = lru_cache(maxsize=1 << 16)(self._tokens_or_characters)
-        self._promoted = lru_cache(maxsize=1 << 16)(self._promoted_tokens)
+        self._fires_on = lru_cache(maxsize=NAMES)(self._tokens_or_characters)
+        self._promoted = lru_cache(maxsize=NAMES)(self._promoted_tokens)
         self._alive = np.flatnonzero(atlas.columns["status"] == STATUSES.index("alive"))
-        self._index = self._summary(report, prompt, effects)
+        self._index = self._summary(report, prompt, effects, job)
 
     def index(self) -> answers.Index:
         """Return what was mapped, its headline figures and the histogram of frequencies."""
         return self._index
 
-    def _summary(self, report: Mapping[str, Any], prompt: bool, effects: bool) -> answers.Index:
+    def _summary(
+        self, report: Mapping[str, Any], prompt: bool, effects: bool, job: bool
+    ) -> answers.Index:
         manifest, columns = self.atlas.manifest, self.atlas.columns
         places = [report, manifest, manifest["config"], manifest["made_from"]]
         found = {
@@ -71,6 +76,7 @@ class Views:
             frequencies=answers.Histogram(edges.tolist(), bins.tolist()),
             prompt=prompt,
             effects=effects,
+            job=job,
             notes=self.annotations is not None,
             searches=[*TOKEN_COLUMNS, *self.search.ranked],
             sorts=[sort for sort in SORTS if sort[0] in "rft" or sort in self.finder.numeric],
@@ -116,16 +122,19 @@ class Views:
 
     def row(self, feature: int, examples: int = 1) -> answers.Row:
         """Return a line of the table: name, small histogram, middles of strong examples."""
-        page = self.atlas.summary(feature)
-        documents: dict[int, dict[str, Any]] = {}
-        for example in page["top"]:
-            documents.setdefault(example["document"], example)
-        others = [item for item in page["top"] if item is not documents[item["document"]]]
-        chosen = [*documents.values(), *others][:examples]
+        counts, strongest = self.atlas.strongest(feature)
+        chosen: list[Page] = []
+        others: list[Page] = []
+        documents: set[int] = set()
+        for example in strongest:
+            (others if example["document"] in documents else chosen).append(example)
+            documents.add(example["document"])
+            if len(chosen) == examples:
+                break
         return answers.Row(
             **self.name(feature),
-            histogram=page["histogram"]["counts"],
-            examples=[self._middle(example) for example in chosen],
+            histogram=counts,
+            examples=[self._middle(example) for example in [*chosen, *others][:examples]],
         )
 
     def _middle(self, stored: Mapping[str, Any]) -> answers.Example:
@@ -137,15 +146,9 @@ class Views:
 
     def rows(self, query: Query, offset: int, limit: int, *, facets: bool = True) -> answers.Rows:
         """Return how many features match, and ``limit`` lines of the table from ``offset``."""
-        found = self.finder.find(query)
-        numbers = found.numbers[offset : offset + limit].tolist()
-        return answers.Rows(
-            total=len(found.numbers),
-            offset=offset,
-            more=found.more,
-            rows=[self.row(number) for number in numbers],
-            facets=self.finder.facets(query) if facets else {},
-        )
+        found = self.finder.find(query, offset, limit, facets=facets)
+        rows = [self.row(number) for number in found.numbers.tolist()]
+        return answers.Rows(found.total, offset, found.more, rows, found.facets)
 
     def sample(self, seed: int, count: int) -> answers.Sample:
         """Return lines of ``count`` features drawn from the alive ones that are not dense."""

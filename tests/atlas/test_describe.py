@@ -2,13 +2,14 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import pytest
 import torch
 
 from sememe.activations.harvest import harvest
+from sememe.activations.in_order import LiveRows
 from sememe.activations.rules import HarvestConfig
 from sememe.activations.store import Activations
 from sememe.activations.stream import Stream
@@ -82,6 +83,40 @@ def described(
             if value > 0:
                 dense[row, feature] = value
     return Described(tiny_llama, corpus, stored, dictionary, atlas, dense)
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "fp16", "int8"])
+def test_a_live_model_is_read_as_a_store_of_it_is(
+    dtype: Literal["fp32", "fp16", "int8"],
+    described: Described,
+    tmp_path: Path,
+) -> None:
+    model, corpus, dictionary = described.model, described.corpus, described.dictionary
+    config = HarvestConfig(context=CONTEXT, dtype=dtype, shard_rows=3000, sink_multiple=1.2)
+    stored = harvest(model, corpus, [SITE], tmp_path / "store", config=config)
+    assert stored.manifest["left_out"]["sink"] > 0
+    live = LiveRows(model, corpus, (SITE,), config)
+    assert live.shards == stored.shards > 1
+    for ours, theirs in zip(live.in_order(SITE, 700), stored.in_order(SITE, 700), strict=True):
+        assert ours.start == theirs.start
+        for mine, other in zip(ours[1:], theirs[1:], strict=True):
+            assert torch.equal(mine, other)
+    for rows, name in ((live, "live"), (stored, "stored")):
+        describe(model, dictionary, rows, corpus, tmp_path / name)
+    for file in ("features.sqlite", "columns.safetensors"):
+        assert (tmp_path / "live" / file).read_bytes() == (tmp_path / "stored" / file).read_bytes()
+    for name in ("tokens", "l0", "alive", "statuses", "clusters"):
+        atlases = [Atlas.open(tmp_path / way) for way in ("live", "stored")]
+        assert atlases[0].manifest[name] == atlases[1].manifest[name]
+
+
+def test_a_live_model_is_described_on_its_own_corpus(described: Described, tmp_path: Path) -> None:
+    text = prose(tmp_path / "text", documents=9)
+    model = described.model
+    other = build_corpus(tmp_path / "corpus", model.tokenizer, tokens=900, sources=[str(text)])
+    rows = LiveRows(model, other, (SITE,), HarvestConfig(context=CONTEXT))
+    with pytest.raises(SememeError, match="the live model was made from corpus"):
+        describe(model, described.dictionary, rows, described.corpus, tmp_path / "atlas")
 
 
 def test_statistics_are_those_of_a_plain_loop(described: Described) -> None:

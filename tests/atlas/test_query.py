@@ -96,10 +96,14 @@ queries = st.fixed_dictionaries(
 @given(asked=queries)
 def test_queries_find_what_a_loop_finds(finder: Finder, asked: dict[str, Any]) -> None:
     query = Query(**asked)
-    found = finder.find(query)
+    found = finder.find(query, facets=True)
     expected = {number for number in range(COUNT) if passes(finder, query, number)}
     assert sorted(found.numbers.tolist()) == sorted(expected)
-    facets = finder.facets(query)
+    assert found.total == len(expected)
+    part = finder.find(query, 3, 4)
+    assert part.numbers.tolist() == found.numbers[3:7].tolist()
+    assert (part.total, part.facets) == (found.total, {})
+    facets = found.facets
     status = finder.atlas.columns["status"]
     assert facets["status"] == {
         name: count

@@ -14,6 +14,7 @@ from sememe.atlas.index import (
     index_meanings,
     meanings,
     text_of,
+    tokens_of,
 )
 from sememe.atlas.labels import RANKED, Labels
 from sememe.atlas.query import Finder, Query
@@ -103,24 +104,33 @@ def test_the_nearest_meanings_are_those_of_the_whole_vectors() -> None:
     for number in (0, 17, 999):
         query = vectors[number] + 0.02 * rng.normal(size=384).astype(np.float32)
         query /= np.linalg.norm(query)
-        found = nearest(made, query)
+        found = nearest(made, made["tail"].__getitem__, query)
         assert found.numbers[0] == number
         exact = np.argsort(-(vectors @ query))
         assert len(found.numbers) == NEAR
         assert len(set(found.numbers[:20].tolist()) & set(exact[:20].tolist())) >= 18
 
 
-def test_a_meaning_is_nearest_to_its_own_text(search: Search) -> None:
-    for number in (1, 12, 20):
-        text = text_of(search.atlas, search.atlas.summary(number))
-        same = [
-            other
-            for other in range(FEATURES)
-            if text_of(search.atlas, search.atlas.summary(other)) == text
-        ]
-        found = search.ranked["meaning"](text).numbers
-        assert found[0] in same
+def test_meanings_lie_between_examples_and_tokens(search: Search) -> None:
+    atlas = search.atlas
+    texts = [text_of(atlas, atlas.summary(number)) for number in range(FEATURES)]
+    vectors = encode(texts)
+    for number in range(FEATURES):
+        if tokens := tokens_of(atlas, number):
+            vectors[number] += encode([tokens])[0]
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    for query in (texts[1], tokens_of(atlas, 12), "harbour"):
+        found = search.ranked["meaning"](query).numbers
         assert sorted(found.tolist()) == list(range(FEATURES))
+        cosines = vectors[found] @ encode([query])[0]
+        assert np.all(np.diff(cosines) < 0.02)  # int8
+
+
+def test_tokens_are_written_as_words(search: Search) -> None:
+    ids = search.atlas.columns["tokens"][1]
+    words = [search.atlas.vocabulary[token].decode().strip() for token in ids if token >= 0]
+    assert tokens_of(search.atlas, 1).split(", ") == words
+    assert tokens_of(search.atlas, FEATURES - 1) == ""
 
 
 def test_the_features_of_a_neuron_are_those_whose_pages_name_it(search: Search) -> None:

@@ -16,7 +16,8 @@ from sememe.dictionaries.config import DictionaryConfig
 from sememe.dictionaries.dictionary import Dictionary
 from sememe.dictionaries.nonlinearities import ReLU
 from sememe.errors import SememeError, UsageError
-from sememe.evaluation.evaluate import EvaluateConfig, choose_windows, evaluate
+from sememe.evaluation.evaluate import evaluate
+from sememe.evaluation.splicing import EvaluateConfig, choose_windows
 from sememe.models.load import LanguageModel
 from tests.prose import prose
 

@@ -29,7 +29,7 @@ def drawn(world, rows=20_000):
     return torch.cat([x for x, _ in parts]), fired, torch.cat(values)
 
 
-@pytest.mark.parametrize("name", ["small", "independent", "toy"])
+@pytest.mark.parametrize("name", ["small", "medium", "independent", "toy"])
 def test_every_world_is_a_stream_of_the_scale_that_it_says(name):
     made = WORLDS[name](rows=4096, seed=1)
     assert isinstance(made, ActivationStream)
@@ -116,6 +116,13 @@ def test_independent_and_toy_features_have_their_frequency_and_range():
     _, fired, values = drawn(toy(50, 8, sparsity=0.98))
     assert float(fired.float().mean()) == pytest.approx(0.02, abs=0.001)
     assert float(values[fired].mean()) == pytest.approx(0.5, abs=0.01)
+
+
+def test_the_medium_world_is_as_busy_as_the_full_size():
+    """36 of 4,096, and 25 of the 1,024 most frequent: 16k's 25 is the true number here too."""
+    made = WORLDS["medium"]()
+    assert active(made, 4096, 4096) == pytest.approx(35, abs=1.5)
+    assert active(made, 1024, 4096) == pytest.approx(25, abs=1)
 
 
 @pytest.mark.slow

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from sememe.kernels import centred, decode, encode_topk, gather, squared_distance
+from sememe.kernels import centred, decode, encode_topk, gather, scores, squared_distance
 
 ROWS, WIDTH, FEATURES, K = 37, 12, 60, 9
 
@@ -45,6 +45,27 @@ def test_every_gradient_agrees_with_the_dense_twin(dtype):
     torch.testing.assert_close(loss.double(), expected_loss, **tolerance)
     for name, gradient in expected.items():
         torch.testing.assert_close(t[name].grad.double(), gradient, msg=name, **tolerance)
+
+
+@pytest.mark.parametrize("learns", ["input", "centre"])
+def test_dense_scores_teach_what_plain_products_do(learns):
+    found = {}
+    for name, dtype in (("ours", torch.float32), ("plain", torch.float64)):
+        t = {key: value.detach() for key, value in tensors(dtype).items()}
+        centre = torch.linspace(-1, 1, WIDTH, dtype=dtype)
+        (t["x"] if learns == "input" else centre).requires_grad_()
+        W, bias = t["W_enc"].requires_grad_(), t["bias"].requires_grad_()
+        if name == "ours":
+            out = scores(centred(t["x"], centre), W, bias)
+        else:
+            out = (t["x"] - centre) @ W.T + bias
+        out.square().sum().backward()
+        found[name] = [v.grad for v in (t["x"], centre, W, bias)]
+    for ours, plain in zip(*found.values(), strict=True):
+        assert (ours is None) == (plain is None)
+        if plain is not None:
+            atol = 1e-5 * float(plain.abs().max())
+            torch.testing.assert_close(ours.double(), plain, rtol=1e-5, atol=atol)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from sememe.activations.stream import MemoryStream
-from sememe.dictionaries import BatchTopK, Dictionary, Gated, JumpReLU, ReLU, TopK
+from sememe.dictionaries import BatchTopK, Dictionary, Gated, JumpReLU, Refined, ReLU, TopK
 from sememe.dictionaries.initialisation import INITIALISATIONS
 from sememe.dictionaries.objectives import (
     L0,
@@ -42,6 +42,7 @@ KINDS = {
     "data": {"initialisation": "data"},
     "annealed": {"k_from": 12},
     "batchtopk": {"nonlinearity": BatchTopK(4)},
+    "shared late": {"nonlinearity": BatchTopK(4), "share_from": 0.5},
     "shared and annealed": {"nonlinearity": BatchTopK(4), "k_from": 12},
     "matryoshka": {
         "nonlinearity": BatchTopK(4),
@@ -141,6 +142,25 @@ def test_k_goes_evenly_from_its_first_value_to_its_last():
     assert ks == sorted(ks, reverse=True)
     with pytest.raises(UsageError, match="relu has no k to change"):
         small(nonlinearity=ReLU(), k_from=12)
+
+
+def test_rows_keep_their_own_k_until_they_share_it():
+    config = small(nonlinearity=Refined(BatchTopK(4, memory=0.9)), k_from=12, share_from=0.8)
+    kinds = [config.nonlinearity_at(step, 100) for step in range(100)]
+    assert kinds[0] == Refined(TopK(12))
+    assert kinds[50] == kinds[79] == Refined(TopK(4))
+    assert kinds[80] == kinds[99] == config.nonlinearity
+    assert small(nonlinearity=BatchTopK(4), share_from=1.0).nonlinearity_at(1, 2) == BatchTopK(4)
+
+
+def test_a_budget_shared_late_has_the_threshold_of_steps_that_share_it(tmp_path):
+    stream, _ = world()
+    config = small(nonlinearity=BatchTopK(4), share_from=0.8)
+    dictionary = train(stream, config, tmp_path / "d")
+    steps = stream.steps(config.batch, config.passes)
+    assert float(dictionary.encoder().extra["batches"]) == steps - int(0.8 * steps)
+    active = (dictionary.encode(stream.x).values > 0).sum() / stream.rows
+    assert float(active) == pytest.approx(4, rel=0.25)
 
 
 def test_thresholds_follow_a_k_that_moves_to_the_end(tmp_path):
@@ -430,6 +450,8 @@ def test_a_directory_of_another_run_is_refused(changes, made_from, said, tmp_pat
         ({"batch": 0}, "batch is 0"),
         ({"nonlinearity": TopK(97)}, "k is 97; expected 1 to 96, the number of features"),
         ({"k_from": 97}, "k_from is 97; expected 1 to 96"),
+        ({"share_from": 0.8}, "share_from is 0.8, but rows of topk share no budget"),
+        ({"nonlinearity": BatchTopK(4), "share_from": 1.5}, "share_from is 1.5"),
         ({"nonlinearity": BatchTopK(4), "batch": 15}, "batch is 15, but batchtopk shares"),
         ({"norms": "free"}, "norms is 'free', but topk chooses features by their values"),
         ({"norms": "one"}, "norms is 'one'; expected one of unit, free"),

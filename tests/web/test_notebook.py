@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 from playwright.sync_api import Page, expect
+from traitlets import TraitError
 
 from sememe.errors import UsageError
 from sememe.web.notebook import FeatureWidget
@@ -41,9 +42,11 @@ def test_numbers_of_no_feature_are_refused(atlas, number):
     with pytest.raises(UsageError, match=rf"feature {number}: .* 0 to {FEATURES - 1}"):
         FeatureWidget(atlas, [1, number])
     widget = FeatureWidget(atlas, 1)
-    with pytest.raises(UsageError, match="expected a whole number"):
+    with pytest.raises(TraitError, match="expected a whole number"):
         widget.chosen = number
-    assert widget.page["feature"] == 1
+    with pytest.raises(TraitError, match="expected a whole number"):
+        widget.set_state({"chosen": number})  # as a notebook sends it
+    assert widget.chosen == widget.page["feature"] == 1
     with pytest.raises(UsageError, match="at least one"):
         FeatureWidget(atlas, [])
 

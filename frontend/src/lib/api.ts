@@ -77,6 +77,8 @@ export interface Index {
   /** Effects on a chosen next token can be asked for. */
   effects: boolean;
   notes: boolean;
+  /** How it was made can be asked for. */
+  job: boolean;
   /** What `by` may be. */
   searches: string[];
   sorts: string[];
