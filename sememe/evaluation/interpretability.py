@@ -141,7 +141,7 @@ def single_tokens(
     """
     shares, scores = [], []
     times = np.bincount(token[~fitting], minlength=int(token.max()) + 1)
-    for number in features:
+    for number in features.tolist():
         rows, values = firings.feature(number)
         here = fitting[rows]
         best, _ = commonest(token[rows[here]], values[here])
@@ -160,7 +160,7 @@ def _patterns(
 ) -> list[tuple[list[tuple[int, ...]], Score]]:
     """Return the patterns of features, and their scores on the rows that are not for fitting."""
     rows, values, owner = [], [], []
-    for number in features:
+    for number in features.tolist():
         own, strength = (
             part[fitting[firings.feature(number)[0]]] for part in firings.feature(number)
         )
@@ -181,7 +181,7 @@ def _patterns(
 
     found = patterns_of(contexts, np.concatenate(values).tolist(), respond, filler=filler)
     pairs = []
-    for number in features:
+    for number in features.tolist():
         own = sorted({p for p, feature in zip(found, owner, strict=True) if feature == number})
         fired = np.zeros(len(fitting), np.bool_)
         fired[firings.feature(number)[0]] = True
@@ -211,7 +211,7 @@ def _follow(
     arm: Arm, text: Text, firings: Firings, features: Int64[np.ndarray, " features"]
 ) -> Float[np.ndarray, " features"]:
     """Return how each feature's effect on what follows it ranks among those of the others."""
-    rows = [firings.feature(number)[0] for number in features]
+    rows = [firings.feature(number)[0] for number in features.tolist()]
     following = [text.ids[text.place[own[text.follows[own]]] + 1] for own in rows]
     tokens = np.unique(np.concatenate(following))
     directions = normalize(arm.dictionary.directions(torch.from_numpy(features)).float(), dim=1)
@@ -219,7 +219,7 @@ def _follow(
     columns = [np.searchsorted(tokens, own) for own in following]
     weights = [
         strength[text.follows[own]]
-        for own, strength in (firings.feature(number) for number in features)
+        for own, strength in (firings.feature(number) for number in features.tolist())
     ]
     return ranked_effects(effects, columns, weights)
 

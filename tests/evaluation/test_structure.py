@@ -90,7 +90,7 @@ def test_firings_are_real_and_have_room(subject: Arm) -> None:
     features, rows, values = choose_firings(text, firings, 20, 0)
     assert len(set(features.tolist())) == len(features) > 1
     for feature, row, value in zip(features, rows, values, strict=True):
-        own, strength = firings.feature(feature)
+        own, strength = firings.feature(int(feature))
         assert strength[own == row] == value
         assert text.position[row] + PLACES <= text.length[row]
 
