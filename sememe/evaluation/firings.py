@@ -62,7 +62,8 @@ class Text(NamedTuple):
     @property
     def token(self) -> Int64[np.ndarray, " rows"]:
         """The token of every row."""
-        return self.ids[self.place]
+        tokens: Int64[np.ndarray, " rows"] = self.ids[self.place]
+        return tokens
 
 
 class Firings(NamedTuple):

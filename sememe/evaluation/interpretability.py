@@ -176,8 +176,10 @@ def _patterns(
     front = arm.model.tokenizer.bos
     filler = min(arm.model.tokenizer.special, default=0) if front is None else front
 
-    def respond(texts: Sequence[tuple[int, Sequence[int]]]) -> Float[np.ndarray, " texts"]:
-        return _respond(arm, [owner[n] for n, _ in texts], [back for _, back in texts], filler)
+    def respond(texts: Sequence[tuple[int, Sequence[int]]]) -> list[float]:
+        owners, backwards = [owner[n] for n, _ in texts], [back for _, back in texts]
+        found: list[float] = _respond(arm, owners, backwards, filler).tolist()
+        return found
 
     found = patterns_of(contexts, np.concatenate(values).tolist(), respond, filler=filler)
     pairs = []
