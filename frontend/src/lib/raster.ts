@@ -80,7 +80,7 @@ export class Raster {
     const radius = radiusOf(scene.points.count, scene.view, size, scene.ratio);
     if (scene.other) {
       const tints = new Uint8Array(scene.other.count).fill(OTHER);
-      this.#stamp({ ...scene, points: scene.other, tints, found: null }, size, stamp(radius), null);
+      this.#stamp({ ...scene, points: scene.other, tints, found: null }, size, stamp(Math.max(radius * 0.6, 0.5)), null);
     }
     if (scene.found) {
       this.#stamp(scene, size, stamp(Math.max(radius * 0.8, 0.5)), 0);
