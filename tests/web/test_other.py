@@ -117,7 +117,7 @@ def test_the_map_is_coloured_and_the_list_sorted_by_likeness(page: Page, api):
     wanted = api.get("/features.json?sort=other_cosine&order=asc&limit=1").json()["rows"][0]
     assert wanted["status"] != "dead"
     expect(page.locator("[role=rowheader] a").first).to_have_text(str(wanted["feature"]))
-    page.goto(page.url.split("/feature")[0] + "/feature/16")
+    page.goto(page.url.split("?")[0] + "feature/16")
     expect(page.locator(".other")).to_contain_text("Nearest in demo")
     expect(page.locator(".other")).to_contain_text("0.75")
 
