@@ -6,6 +6,7 @@ activations. Parts of the store may be read apart (:mod:`sememe.atlas.parts`).
 """
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +19,9 @@ from sememe.artefacts import begin, is_finished, refuse_unfit
 from sememe.atlas.layout import Layout, lay_out, place_beside
 from sememe.atlas.pages import Pages, Sources, weights_of
 from sememe.atlas.parts import covered, describe_part, merge_parts, missing
+from sememe.atlas.ranked import Ranked
 from sememe.atlas.statistics import INTERVALS, Text
-from sememe.atlas.store import STATUSES, Atlas
+from sememe.atlas.store import STATUSES, Atlas, OtherAtlas
 from sememe.atlas.weights import logit_effects, neighbours, used_tokens
 from sememe.atlas.writing import finish_atlas, write_pages
 from sememe.corpora.corpus import Corpus
@@ -86,14 +88,19 @@ def describe(
         weights = weights_of(dictionary, decoder, effects, near)
     sources = Sources(text, corpus, windows, model.vocabulary)
     pages = Pages(firings, sums, weights, sources)
-    write_pages(out, pages, model.tokenizer.bytes_of)
+    vocabulary = model.tokenizer.bytes_of
+    write_pages(out, pages, vocabulary)
     columns = pages.columns
     fires = firings.counts > 0
     alive = int(fires.sum())
+    other = None
     if beside is None:
-        layout = lay_out(decoder, near, columns["tokens"], fires, model.tokenizer.bytes_of)
+        layout = lay_out(decoder, near, columns["tokens"], fires, vocabulary)
     else:
-        layout = _placed(decoder, fires, *beside)
+        layout, nearby = _placed(decoder, fires, *beside)
+        columns["other"] = nearby.which[:, 0].copy()
+        columns["other_cosine"] = np.where(fires, nearby.amount[:, 0], np.float32(np.nan))
+        other = _shown(beside[0], vocabulary)
     atlas = finish_atlas(
         out,
         {**columns, "x": layout.x, "y": layout.y, "cluster": layout.cluster},
@@ -110,6 +117,7 @@ def describe(
         alive=alive,
         l0=float(firings.counts.sum() / firings.rows),
         clusters=layout.clusters,
+        other=other,
     )
     shutil.rmtree(folder, ignore_errors=True)
     progress.finish(f"{alive:,} features fire")
@@ -150,9 +158,15 @@ def _check_map(other: Atlas, mapped: Dictionary, dictionary: Dictionary) -> str:
 
 def _placed(
     decoder: Float[torch.Tensor, "features width"], fires: Array, other: Atlas, mapped: Dictionary
-) -> Layout:
+) -> tuple[Layout, Ranked]:
     columns = other.columns
     layout = Layout(columns["x"], columns["y"], columns["cluster"], other.manifest["clusters"])
     return place_beside(
         decoder, fires, torch.nn.functional.normalize(mapped.directions().float(), dim=1), layout
     )
+
+
+def _shown(other: Atlas, vocabulary: Sequence[bytes]) -> OtherAtlas:
+    """Return what a map shows of the features of ``other``: no tokens of another vocabulary."""
+    names = ("x", "y", "tokens") if other.vocabulary == [*vocabulary] else ("x", "y")
+    return OtherAtlas(other.path.resolve().parent.name, {n: other.columns[n] for n in names})

@@ -71,11 +71,12 @@ def place_beside(
     fires: Array,
     mapped: Float[torch.Tensor, "others width"],
     layout: Layout,
-) -> Layout:
+) -> tuple[Layout, Ranked]:
     """Return where other features lie on a map that is there, whose features are ``mapped``.
 
     Each lies in the middle of its three nearest decoder rows by cosine, nearer ones weighing more,
-    and in the cluster of the nearest. Both are unit rows.
+    and in the cluster of the nearest. Both are unit rows. The second answer is those three of
+    ``mapped`` for each feature that fires: of features that are not on the map none is among them.
     """
     there = np.flatnonzero(np.isfinite(layout.x))
     chosen = np.flatnonzero(fires)
@@ -90,7 +91,10 @@ def place_beside(
     cluster[chosen[known]] = layout.cluster[which[known, 0]]
     sizes = np.bincount(cluster[cluster >= 0], minlength=len(layout.clusters)).tolist()
     clusters = [{**old, "size": size} for old, size in zip(layout.clusters, sizes, strict=True)]
-    return Layout(places[0], places[1], cluster, clusters)
+    nearby = Ranked.empty(len(decoder), PLACED_BY)
+    nearby.which[chosen, : near.which.shape[1]] = np.where(near.which >= 0, which, -1)
+    nearby.amount[chosen, : near.which.shape[1]] = near.amount
+    return Layout(places[0], places[1], cluster, clusters), nearby
 
 
 def _principal(decoder: Float[torch.Tensor, "features width"], chosen: Array) -> Array:

@@ -30,6 +30,7 @@ NUMERIC = (
     "neurons",
     "token_share",
     "source_share",
+    "other_cosine",
     "x",
     "y",
 )
@@ -37,6 +38,9 @@ NUMERIC = (
 SORTS = ("relevance", "feature", "token", *NUMERIC)
 TOKEN_COLUMNS = {"tokens": ("tokens", "promotes"), "fires": ("tokens",), "promotes": ("promotes",)}
 """Ways to look for text in tokens, and the columns that each looks in."""
+COMMON = 0.01
+"""Share of tokens above which features that are not yet dense tell little at a glance."""
+_AFTER = {"alive": 0, "dense": 2, "ultralow": 3, "dead": 4}
 KEPT = 16
 """Filters whose features are remembered, a byte a feature."""
 
@@ -46,7 +50,9 @@ class Query:
     """Which features, and in what order."""
 
     sort: str = "frequency"
-    """One of ``SORTS``; ``relevance`` is the order of a ranked search, else by frequency."""
+    """One of ``SORTS``; ``relevance`` is the order of a ranked search, else ordinary features
+    first: those that fire on at most ``COMMON`` of the tokens by frequency, then the more frequent,
+    the dense, the ultralow and the dead ones."""
     descending: bool = True
     search: str = ""
     """Text to look for; whatever its case in tokens, where it may also be a feature's number."""
@@ -129,9 +135,7 @@ class Finder:
                 numbers = self._resorted(numbers, query)
             counts = self._counts(self._holding(numbers)) if facets else {}
             return Found(numbers[offset:][:limit], len(numbers), found.more, counts)
-        order = self._order("frequency" if query.sort == "relevance" else query.sort)
-        if query.descending:
-            order = order[::-1]
+        order = self._order(query.sort, query.descending)
         counts = self._facets(filters) if facets else {}
         if mask is None:
             return Found(order[offset:][:limit], len(order), more=False, facets=counts)
@@ -148,10 +152,14 @@ class Finder:
         return self.searches[query.by](query.search)
 
     def _resorted(self, numbers: Numbers, query: Query) -> Numbers:
-        order = np.argsort(self._key(query.sort)[numbers], kind="stable")
-        return numbers[order[::-1] if query.descending else order]
+        return numbers[_ordered(self._key(query.sort)[numbers], query.descending)]
 
     def _key(self, sort: str) -> Any:  # noqa: ANN401 - an array of any dtype
+        if sort == "relevance":
+            status, frequency = self.atlas.columns["status"], self.atlas.columns["frequency"]
+            after = np.array([_AFTER[name] for name in STATUSES])[status]
+            # Frequencies are at most 1: no group reaches into the one before it.
+            return frequency - 2.0 * np.where((after == 0) & (frequency > COMMON), 1, after)
         if sort == "feature":
             return np.arange(self.atlas.features, dtype=np.int32)
         if sort == "token":
@@ -161,12 +169,9 @@ class Finder:
             raise UsageError(f"sort {sort!r}: expected one of {there}")
         return self.atlas.columns[sort]
 
-    def _sorted(self, sort: str) -> Numbers:
-        """Return every feature in ascending order; ties by feature number."""
-        key = self._key(sort)
-        if np.issubdtype(key.dtype, np.floating):
-            key = np.where(np.isnan(key), -np.inf, key)  # none comes last of the largest
-        return np.argsort(key, kind="stable").astype(np.int32)
+    def _sorted(self, sort: str, descending: bool) -> Numbers:
+        """Return every feature in order; ties by feature number."""
+        return _ordered(self._key(sort), descending).astype(np.int32)
 
     def _folded(self) -> list[str]:
         return [data.decode("utf-8", "replace").casefold() for data in self.atlas.vocabulary]
@@ -277,6 +282,15 @@ class Finder:
             many = spread.sum(0)[1:]
             found[name] = {labels[group]: int(many[group]) for group in np.flatnonzero(many)}
         return found
+
+
+def _ordered(key: npt.NDArray[Any], descending: bool) -> npt.NDArray[np.int64]:
+    """Return the places of ``key`` in order; those of NaN come last, whichever the order."""
+    order = np.argsort(key, kind="stable")
+    if not descending:
+        return order
+    none = np.count_nonzero(np.isnan(key)) if np.issubdtype(key.dtype, np.floating) else 0
+    return np.roll(order[::-1], -none)
 
 
 def inside(

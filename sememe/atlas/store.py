@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 import numpy as np
@@ -22,6 +22,7 @@ from sememe.errors import SememeError, UsageError
 
 FEATURES = "features.sqlite"
 COLUMNS = "columns.safetensors"
+OTHER = "other.safetensors"
 STATUSES = ("alive", "dead", "dense", "ultralow")
 SAMPLES = ("intervals", "inactive")
 """The part of a page that is stored apart: only the page itself shows it."""
@@ -46,6 +47,21 @@ _PAGE = msgspec.json.Decoder(Page)
 _DIGEST = msgspec.json.Decoder(_Digest)
 
 
+class OtherAtlas(NamedTuple):
+    """Another dictionary's features on the map of an atlas, as far as the map shows them."""
+
+    name: str
+    """Of the run that it is the dictionary of."""
+    columns: dict[str, npt.NDArray[Any]]
+    """``x`` and ``y``, NaN for those that are not on the map; ``tokens`` where the vocabulary is
+    the same."""
+
+    @property
+    def features(self) -> int:
+        """Number of its features, dead ones included."""
+        return len(self.columns["x"])
+
+
 class Atlas:
     """Reads a finished atlas; safe to share between threads.
 
@@ -61,15 +77,19 @@ class Atlas:
             ``mean`` (over the tokens on which it fires) and ``maximum`` in scaled units, ``status``
             (index into ``STATUSES``), ``promotes`` and ``tokens`` (token ids, of the strongest
             examples; -1 where there are fewer).
+        other: The dictionary on whose map the features were placed, None if the map is their own.
+            Then the columns ``other`` and ``other_cosine`` have its feature nearest to each.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.manifest = read_manifest(path, "atlas")
-        verify_files(path, self.manifest, [COLUMNS])
+        beside = self.manifest.get("other")
+        verify_files(path, self.manifest, [COLUMNS] if beside is None else [COLUMNS, OTHER])
         _check_size(path / FEATURES, self.manifest["files"][FEATURES]["bytes"])
         self.features = int(self.manifest["features"])
         self.columns = mapped(path / COLUMNS)
+        self.other = None if beside is None else OtherAtlas(beside, mapped(path / OTHER))
         self._local = threading.local()
 
     @classmethod

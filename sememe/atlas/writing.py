@@ -14,7 +14,7 @@ import safetensors.numpy
 import zstandard
 
 from sememe.artefacts import atomic_path, write_bytes, write_manifest
-from sememe.atlas.store import COLUMNS, FEATURES, SAMPLES, Atlas, Page
+from sememe.atlas.store import COLUMNS, FEATURES, OTHER, SAMPLES, Atlas, OtherAtlas, Page
 
 LEVEL = 3
 TOGETHER = 64
@@ -30,11 +30,14 @@ def write_atlas(
     *,
     config: Mapping[str, object],
     made_from: Mapping[str, object],
+    other: OtherAtlas | None = None,
     **facts: object,
 ) -> Atlas:
     """Write an atlas from its features' pages, in order, and its columns; manifest last."""
     count = write_pages(out, pages, token_bytes)
-    return finish_atlas(out, columns, config=config, made_from=made_from, features=count, **facts)
+    return finish_atlas(
+        out, columns, config=config, made_from=made_from, other=other, features=count, **facts
+    )
 
 
 def write_pages(out: Path, pages: Iterable[Page], token_bytes: Sequence[bytes]) -> int:
@@ -70,13 +73,19 @@ def finish_atlas(
     *,
     config: Mapping[str, object],
     made_from: Mapping[str, object],
+    other: OtherAtlas | None = None,
     **facts: object,
 ) -> Atlas:
-    """Write the columns and the manifest of an atlas whose pages are there."""
+    """Write the columns and the manifest of an atlas whose pages are there.
+
+    ``other`` is what its map shows of another dictionary.
+    """
+    files = [FEATURES, COLUMNS]
     write_bytes(out / COLUMNS, safetensors.numpy.save(dict(columns)))
-    write_manifest(
-        out, "atlas", config=config, made_from=made_from, files=[FEATURES, COLUMNS], **facts
-    )
+    if other is not None:
+        files, facts["other"] = [*files, OTHER], other.name
+        write_bytes(out / OTHER, safetensors.numpy.save(other.columns))
+    write_manifest(out, "atlas", config=config, made_from=made_from, files=files, **facts)
     return Atlas(out)
 
 

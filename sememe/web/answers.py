@@ -168,6 +168,20 @@ class Cofiring(Name, kw_only=True):
     strength: float
 
 
+class Other(Struct, kw_only=True):
+    """A feature of the dictionary on whose map these lie."""
+
+    dictionary: Annotated[str, Meta(description="Name of the run that it is of.")]
+    feature: int
+    tokens: Annotated[list[str], Meta(description="Tokens that it fires on, as far as known.")]
+
+
+class NearestOther(Other, kw_only=True):
+    """The feature of that dictionary whose decoder row is nearest."""
+
+    cosine: float
+
+
 class NeuronWeight(Struct):
     """A neuron and a feature's weight on it."""
 
@@ -216,6 +230,7 @@ class Feature(Struct, kw_only=True):
     suppresses: list[TokenEffect]
     sources: list[SourceShare]
     neighbours: list[Neighbour]
+    other: NearestOther | None
     cofiring: list[Cofiring]
     basis: list[NeuronWeight]
     correlated: list[NeuronCorrelation]
@@ -313,12 +328,22 @@ class MapArray(Struct):
     step: Annotated[float, Meta(description="What one more stands for.")]
 
 
+class OtherLayout(Struct):
+    """Where the features of the dictionary on whose map these lie stand in map.bin."""
+
+    name: Annotated[str, Meta(description="Of the run that it is of.")]
+    features: int
+    arrays: list[MapArray]
+
+
 class MapLayout(Struct):
     """What map.bin holds: whole numbers; the largest of a type stands for none."""
 
+    name: Annotated[str, Meta(description="Of the run whose features these are.")]
     features: int
     bytes: int
     arrays: list[MapArray]
+    other: OtherLayout | None
 
 
 class NeuronRow(Name, kw_only=True):

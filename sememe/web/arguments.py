@@ -68,7 +68,10 @@ class Listing(AllFilters, frozen=True, kw_only=True):  # type: ignore[misc,call-
 
     sort: Annotated[
         Literal[SORTS],  # type: ignore[valid-type]
-        Meta(description="`relevance` is that of a search by label, meaning or example."),
+        Meta(
+            description="`relevance` is that of a search by label, meaning or example; else "
+            "ordinary features first, then the very frequent, the dense, the rare and the dead."
+        ),
     ] = "relevance"
     order: Literal["desc", "asc"] = "desc"
     offset: Offset = 0

@@ -115,7 +115,20 @@ def _map(views: Views) -> list[Endpoint]:
             raise HTTPException(404, "there is no index of neurons; make it: sememe index DIR")
         return views.neuron(asked.number, asked.query.offset, asked.query.limit)
 
+    other = [
+        Endpoint(
+            path="/other/{number}.json",
+            handler=lambda asked: answers.Other(**views.other(asked.number)),
+            answer=answers.Other,
+            numbers=beside.features,
+            noun="other",
+            summary="A feature of the dictionary on whose map these lie.",
+        )
+        for beside in [views.atlas.other]
+        if beside is not None
+    ]
     return [
+        *other,
         Endpoint(
             path="/map.json",
             handler=lambda _: mapped().layout,

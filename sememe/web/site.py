@@ -25,7 +25,7 @@ from sememe.web.points import Points
 from sememe.web.server import ASSETS, check_built
 from sememe.web.views import Views
 
-SORTED = ("feature", "token", "frequency", "mean", "maximum")
+SORTED = ("relevance", "feature", "token", "frequency", "mean", "maximum")
 """What the pages sort by without a server."""
 
 

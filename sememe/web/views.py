@@ -195,6 +195,7 @@ class Views:
                 answers.Cofiring(**self.name(other), strength=strength)
                 for other, strength in page.get("cofiring", [])
             ],
+            other=self._nearest_other(number),
             basis=[answers.NeuronWeight(*pair) for pair in page.get("basis", [])],
             correlated=[answers.NeuronCorrelation(*pair) for pair in page.get("correlated", [])],
             top=[self.example(example) for example in page["top"]],
@@ -235,6 +236,21 @@ class Views:
             previous=number - 1 if number > 0 else None,
             next=number + 1 if number < last else None,
         )
+
+    def other(self, number: int) -> dict[str, Any]:
+        """Return the fields of a feature of the dictionary on whose map these lie."""
+        other = self.atlas.other
+        assert other is not None
+        ids = other.columns["tokens"][number] if "tokens" in other.columns else np.array([], int)
+        tokens = self.text.labels(ids[ids >= 0].tolist(), NAME_TOKENS)
+        return {"dictionary": other.name, "feature": number, "tokens": tokens}
+
+    def _nearest_other(self, feature: int) -> answers.NearestOther | None:
+        columns = self.atlas.columns
+        if self.atlas.other is None or (nearest := int(columns["other"][feature])) < 0:
+            return None
+        cosine = float(columns["other_cosine"][feature])
+        return answers.NearestOther(**self.other(nearest), cosine=cosine)
 
     def note(self, feature: int) -> answers.Note | None:
         """Return what somebody has noted on a feature."""

@@ -425,6 +425,18 @@ def test_a_dictionary_described_beside_itself_lies_where_it_lay(
         old, new = described.atlas.columns[axis], atlas.columns[axis]
         np.testing.assert_array_equal(np.isnan(old), np.isnan(new))
         assert np.corrcoef(old[~np.isnan(old)], new[~np.isnan(new)])[0, 1] > 0.8
+        np.testing.assert_array_equal(atlas.other.columns[axis], old)
+    assert atlas.other.name == described.atlas.path.parent.name
+    np.testing.assert_array_equal(atlas.other.columns["tokens"], described.atlas.columns["tokens"])
+    fires = described.atlas.columns["frequency"] > 0
+    own = np.arange(len(fires))
+    np.testing.assert_array_equal(atlas.columns["other"], np.where(fires, own, -1))
+    np.testing.assert_allclose(atlas.columns["other_cosine"][fires], 1.0, atol=1e-5)
+    assert np.isnan(atlas.columns["other_cosine"][~fires]).all()
+    assert Atlas.open(tmp_path).other.features == atlas.features
+    (tmp_path / "other.safetensors").write_bytes(b"")
+    with pytest.raises(SememeError, match=r"other\.safetensors"):
+        Atlas.open(tmp_path)
 
 
 def test_a_map_of_another_dictionary_is_refused(tmp_path: Path, described: Described) -> None:

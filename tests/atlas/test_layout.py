@@ -86,7 +86,7 @@ def test_a_few_features_lie_by_their_principal_components() -> None:
 def test_another_dictionary_is_placed_where_its_neighbours_are(layout: Layout) -> None:
     new = grouped(seed=1)
     fires = np.arange(len(new)) > 0
-    placed = place_beside(new, fires, grouped(), layout)
+    placed, near = place_beside(new, fires, grouped(), layout)
     points = np.stack([layout.x, layout.y], axis=1).reshape(GROUPS, EACH, 2)
     for group in range(GROUPS):
         own = slice(group * EACH, (group + 1) * EACH)
@@ -99,6 +99,20 @@ def test_another_dictionary_is_placed_where_its_neighbours_are(layout: Layout) -
     assert (placed.cluster[1:] >= 0).mean() > 0.8
     assert [c["name"] for c in placed.clusters] == [c["name"] for c in layout.clusters]
     assert sum(c["size"] for c in placed.clusters) == (placed.cluster >= 0).sum()
+    cosine, which = (new.double() @ grouped().double().T).max(dim=1)
+    np.testing.assert_array_equal(near.which[1:, 0], which[1:])
+    np.testing.assert_allclose(near.amount[1:, 0], cosine[1:], atol=1e-6)
+    assert (near.which[0] == -1).all()
+
+
+def test_features_that_are_not_on_the_map_are_near_to_none() -> None:
+    fires = np.arange(GROUPS * EACH) % 3 > 0
+    layout = mapped(fires)
+    new = grouped(seed=1)
+    _, near = place_beside(new, np.ones(len(new), bool), grouped(), layout)
+    cosine = new.double() @ grouped().double().T
+    cosine[:, ~fires] = -1.0
+    np.testing.assert_array_equal(near.which[:, 0], cosine.argmax(dim=1))
 
 
 def test_nearest_rows_against_a_whole_matrix_of_cosines() -> None:

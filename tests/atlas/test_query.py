@@ -118,9 +118,20 @@ def test_queries_find_what_a_loop_finds(finder: Finder, asked: dict[str, Any]) -
         assert shown == sorted(shown, reverse=query.descending)
 
 
-def test_features_without_a_number_come_after_the_largest(finder: Finder) -> None:
+def test_ordinary_features_come_first_and_dead_ones_last(finder: Finder) -> None:
+    status, frequency = finder.atlas.columns["status"], finder.atlas.columns["frequency"]
+
+    def place(number: int) -> tuple[int, float, int]:
+        name, share = STATUSES[status[number]], float(frequency[number])
+        group = {"alive": int(share > 0.01), "dense": 2, "ultralow": 3, "dead": 4}[name]
+        return group, -share, -number
+
+    assert finder.find(Query(sort="relevance")).numbers.tolist() == sorted(range(COUNT), key=place)
+
+
+def test_features_without_a_number_come_last_in_either_order(finder: Finder) -> None:
     assert finder.find(Query(sort="x")).numbers[-1] == 5
-    assert finder.find(Query(sort="x", descending=False)).numbers[0] == 5
+    assert finder.find(Query(sort="x", descending=False)).numbers[-1] == 5
 
 
 def test_tokens_sort_by_alphabet(finder: Finder) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from sememe.atlas.store import Atlas
+from sememe.atlas.store import Atlas, OtherAtlas
 from sememe.atlas.writing import write_atlas
 from sememe.web.prompt import PromptToken
 
@@ -243,8 +243,8 @@ def feature_words() -> list[list[str]]:
     return [*words[: FEATURES - 3], [], [], []]
 
 
-def small_atlas(out: Path) -> Atlas:
-    """Write the atlas to ``out`` and open it."""
+def small_atlas(out: Path, other: OtherAtlas | None = None) -> Atlas:
+    """Write the atlas to ``out`` and open it; ``other`` is what its map shows beside."""
     tokens = vocabulary()
     ids = {token: number for number, token in enumerate(tokens)}
     documents = _documents()
@@ -263,6 +263,7 @@ def small_atlas(out: Path) -> Atlas:
         },
         **_main_sources(pages),
         **_places(pages),
+        **(_nearest(pages) if other else {}),
     }
     return write_atlas(
         out,
@@ -271,6 +272,7 @@ def small_atlas(out: Path) -> Atlas:
         tokens,
         config={"site": "layers.14.resid"},
         made_from={"model": "small-test-model"},
+        other=other,
         tokens=sum(len(document) for _, document in documents),
         sources=SOURCES,
         clusters=[
@@ -311,6 +313,28 @@ def _places(pages: list[dict[str, Any]]) -> dict[str, np.ndarray]:
     place[dead] = np.nan
     x, y = place.astype(np.float32).T
     return {"x": x.copy(), "y": y.copy(), "cluster": cluster.astype(np.int32)}
+
+
+OTHERS = 10
+
+
+def other_atlas() -> OtherAtlas:
+    """Return another dictionary: its features lie on a line from (8, 0) on, the last is dead."""
+    x = np.arange(8.0, 8.0 + OTHERS, dtype=np.float32)
+    x[-1] = np.nan
+    known = vocabulary()
+    tokens = np.full((OTHERS, 8), -1, np.int32)
+    tokens[:, 0] = known.index(b" sea")
+    return OtherAtlas("demo", {"x": x, "y": np.where(np.isnan(x), x, 0), "tokens": tokens})
+
+
+def _nearest(pages: list[dict[str, Any]]) -> dict[str, np.ndarray]:
+    """The nearest of the other's: less and less like it; none for dead ones and the last alive."""
+    number = np.arange(len(pages))
+    cosine = 1 - number / 64
+    cosine[[page["status"] == "dead" for page in pages]] = np.nan
+    which = np.where(np.isnan(cosine), -1, number % (OTHERS - 1))
+    return {"other": which.astype(np.int32), "other_cosine": cosine.astype(np.float32)}
 
 
 def _ids(pages: list[dict[str, Any]], key: str) -> np.ndarray:

@@ -105,11 +105,24 @@ export interface Notes {
   rows: Note[];
 }
 
-export interface MapLayout {
+/** Arrays of one number a feature, little-endian; the largest number of a type stands for none. */
+export interface Layer {
+  name: string;
   features: number;
-  bytes: number;
-  /** Little-endian; the largest number of a type stands for none. */
   arrays: { name: string; dtype: "uint8" | "uint16"; offset: number; low: number; step: number }[];
+}
+
+export interface MapLayout extends Layer {
+  bytes: number;
+  /** The dictionary on whose map these features lie. */
+  other: Layer | null;
+}
+
+/** A feature of the dictionary on whose map these lie. */
+export interface Other {
+  dictionary: string;
+  feature: number;
+  tokens: string[];
 }
 
 export interface Cluster {
@@ -191,6 +204,8 @@ export interface Feature {
   logits: Histogram | null;
   before: TokenShare[];
   after: TokenShare[];
+  /** The nearest of the dictionary on whose map these lie. */
+  other: (Other & { cosine: number }) | null;
   cofiring: (Name & { strength: number })[];
   basis: { neuron: number; weight: number }[];
   correlated: { neuron: number; correlation: number }[];

@@ -1,13 +1,17 @@
 /** What the home page asks of the server beside its list: the map, who is found, counts by group. */
 import { bytes, draw, get, type Cluster, type MapLayout, type Rows } from "./api";
 import { filters, GROUPS, type Group } from "./filters";
-import { columns, Points, type Column } from "./points";
+import { layers, Points, type Column } from "./points";
 import { isSite } from "./site";
 
 export interface Mapped {
   columns: Map<string, Column>;
   points: Points;
   clusters: Cluster[];
+  /** Of the run whose features these are. */
+  name: string;
+  /** The dictionary on whose map they lie. */
+  other: { name: string; points: Points } | null;
 }
 
 let kept: Promise<Mapped> | undefined;
@@ -18,10 +22,15 @@ async function load(): Promise<Mapped> {
     bytes("/map.bin"),
     get<{ clusters: Cluster[] }>("/clusters.json"),
   ]);
-  const found = columns(layout, data);
+  const { own, other: theirs } = layers(layout, data);
+  const other = layout.other && { name: layout.other.name, points: points(theirs) };
+  return { columns: own, points: points(own), clusters: named.clusters, name: layout.name, other };
+}
+
+function points(found: Map<string, Column>): Points {
   const [x, y] = [found.get("x"), found.get("y")];
   if (!x || !y) throw new Error("the map has no places: describe the atlas anew");
-  return { columns: found, points: new Points(x, y), clusters: named.clusters };
+  return new Points(x, y);
 }
 
 /** The map, asked for once. */

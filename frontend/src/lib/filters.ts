@@ -20,6 +20,7 @@ export interface Range {
 
 /** The columns with a filter by range, in order. */
 export const RANGES: Record<string, Range> = {
+  other_cosine: { title: "Cosine with the other dictionary", logarithmic: false },
   frequency: { title: "Frequency", logarithmic: true },
   maximum: { title: "Maximum", logarithmic: false },
   token_share: { title: "Share of the first token", logarithmic: false },

@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import type { MapLayout } from "./api";
-import { columns, Points, type Column } from "./points";
+import { layers, Points, type Column } from "./points";
 
 /** Numbers between 0 and 1 that are the same in every run (mulberry32). */
 export function drawn(seed: number): () => number {
@@ -25,22 +25,26 @@ function scattered(amount: number, seed = 1): { points: Points; x: Column; y: Co
 
 describe("the map's bytes", () => {
   const layout: MapLayout = {
+    name: "run",
     features: 3,
-    bytes: 9,
+    bytes: 13,
     arrays: [
       { name: "x", dtype: "uint16", offset: 0, low: -1, step: 0.5 },
-      { name: "status", dtype: "uint8", offset: 6, low: 0, step: 1 },
+      { name: "status", dtype: "uint8", offset: 10, low: 0, step: 1 },
     ],
+    other: { name: "demo", features: 2, arrays: [{ name: "x", dtype: "uint16", offset: 6, low: -1, step: 0.5 }] },
   };
   it("are read where the layout says", () => {
-    const data = Uint8Array.from([1, 0, 0, 1, 255, 255, 0, 3, 255]).buffer;
-    const found = columns(layout, data);
+    const data = Uint8Array.from([1, 0, 0, 1, 255, 255, 2, 0, 3, 0, 0, 3, 255]).buffer;
+    const { own: found, other } = layers(layout, data);
+    expect([...other.get("x")!.values]).toEqual([2, 3]);
+    expect(layers({ ...layout, other: null }, data).other.size).toBe(0);
     expect([...found.get("x")!.values]).toEqual([1, 256, 65535]);
     expect([...found.get("status")!.values]).toEqual([0, 3, 255]);
     expect(found.get("status")!.none).toBe(255);
   });
   it("of another length are refused", () => {
-    expect(() => columns(layout, new ArrayBuffer(8))).toThrow("8 bytes long: expected 9");
+    expect(() => layers(layout, new ArrayBuffer(8))).toThrow("8 bytes long: expected 13");
   });
 });
 

@@ -1,6 +1,6 @@
 /** The points of the map: one a feature, in whole numbers, sorted by where they lie. */
 
-import type { MapLayout } from "./api";
+import type { Layer, MapLayout } from "./api";
 
 /** One number a feature; the largest of its type stands for none. */
 export interface Column {
@@ -22,11 +22,15 @@ const CELLS = 256;
 const SHIFT = 8;
 const NONE = 0xffff;
 
-/** The columns of `map.bin`, without a copy. */
-export function columns(layout: MapLayout, data: ArrayBuffer): Map<string, Column> {
+/** The columns of the features in `map.bin`, and of the other dictionary's, without a copy. */
+export function layers(layout: MapLayout, data: ArrayBuffer): Record<"own" | "other", Map<string, Column>> {
   if (data.byteLength !== layout.bytes) {
     throw new Error(`the map is ${data.byteLength} bytes long: expected ${layout.bytes}`);
   }
+  return { own: columns(layout, data), other: layout.other ? columns(layout.other, data) : new Map() };
+}
+
+function columns(layout: Layer, data: ArrayBuffer): Map<string, Column> {
   return new Map(
     layout.arrays.map(({ name, dtype, offset, low, step }) => {
       const wide = dtype === "uint16";

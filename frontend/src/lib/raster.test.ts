@@ -24,7 +24,7 @@ function scene(x: number[], y: number[], changes: Partial<Scene> = {}): Scene {
   const palette = new Uint32Array(256).fill(RED);
   palette[0] = GREY;
   palette[3] = BLUE;
-  return { points, view: whole(points.bounds), tints: new Uint8Array(points.count).fill(2), found: null, amount: x.length, palette, every: 1, ratio: 1, ...changes };
+  return { points, view: whole(points.bounds), tints: new Uint8Array(points.count).fill(2), found: null, other: null, amount: x.length, palette, every: 1, ratio: 1, ...changes };
 }
 function drawn(shown: Scene): (place: { x: number; y: number }) => number[] {
   const raster = new Raster();
@@ -36,6 +36,16 @@ function drawn(shown: Scene): (place: { x: number; y: number }) => number[] {
 }
 
 describe("a picture of points", () => {
+  it("has another dictionary's points under these, in a colour of their own", () => {
+    const palette = new Uint32Array(256).fill(RED);
+    palette[255] = GREY;
+    const other = new Points(column([0, 30000, 65534]), column([0, 60000, 65534]));
+    const shown = scene([0, 65534], [0, 65534], { other, palette });
+    const at = drawn(shown);
+    const pixel = (points: Points, feature: number) => at(toScreen(points.at(feature)!, shown.view, shown.points.bounds, size));
+    expect(pixel(other, 1).slice(0, 3)).toEqual([128, 128, 128]);
+    expect(pixel(shown.points, 0).slice(0, 3)).toEqual([255, 0, 0]);
+  });
   const x = [0, 65534, 30000];
   const y = [0, 65534, 10000];
   it("has ink where points lie, and none elsewhere", () => {

@@ -4,6 +4,7 @@
  * server's content security policy forbids, and WebGL libraries like regl ask for).
  */
 import type { Points } from "./points";
+import { OTHER } from "./tints";
 import { scale, shown, type Size, type View } from "./view";
 
 /** How much ink the middle of a point leaves on a pixel. */
@@ -50,6 +51,8 @@ export interface Scene {
   found: Uint8Array | null;
   /** How many those are. */
   amount: number;
+  /** Another dictionary's points in the same bounds, which lie under these. */
+  other: Points | null;
   /** Colours as the image holds them; entry 0 is that of points that are not among those found. */
   palette: Uint32Array;
   /** Draw one point of so many. */
@@ -75,6 +78,10 @@ export class Raster {
     }
     this.#ink.fill(0);
     const radius = radiusOf(scene.points.count, scene.view, size, scene.ratio);
+    if (scene.other) {
+      const tints = new Uint8Array(scene.other.count).fill(OTHER);
+      this.#stamp({ ...scene, points: scene.other, tints, found: null }, size, stamp(Math.max(radius * 0.6, 0.5)), null);
+    }
     if (scene.found) {
       this.#stamp(scene, size, stamp(Math.max(radius * 0.8, 0.5)), 0);
       const larger = radiusOf(4 * scene.amount, scene.view, size, scene.ratio);

@@ -41,6 +41,8 @@ class Router {
   path = $state(here().pathname);
   query = $state.raw(new URLSearchParams(here().search));
   hash = $state(here().hash);
+  /** Whether the page that is shown says that there is none. */
+  missing = $state(false);
   readonly route = $derived(parse(this.path));
   #key = 0;
   #scrolled = new Map<number, number>();

@@ -39,6 +39,11 @@ async function load(path: string): Promise<unknown> {
 
 const NUMERIC = ["frequency", "mean", "maximum"] as const;
 
+/** Ordinary features come first, then the very frequent, the dense, the rare and the dead. */
+function after({ status, frequency }: Row): number {
+  return status === "alive" ? Number(frequency > 0.01) : { dense: 2, ultralow: 3, dead: 4 }[status];
+}
+
 /** The rows that a list's arguments ask for, as the server would give them. */
 export function choose(all: Row[], query: URLSearchParams): Rows {
   const wanted = (query.get("search") ?? "").toLowerCase();
@@ -59,9 +64,10 @@ export function choose(all: Row[], query: URLSearchParams): Rows {
     if (groups.some(([name, values]) => values.length && !values.includes(String(row[name])))) return false;
     return ranges.every(({ name, low, high }) => row[name] >= low && row[name] <= high);
   });
-  const sort = query.get("sort") ?? "frequency";
+  const sort = query.get("sort") ?? "relevance";
   const key = (row: Row): number | string => {
     if (sort === "feature") return row.feature;
+    if (sort === "relevance") return row.frequency - 2 * after(row);
     if (sort === "token") return (row.promotes[0] ?? "").trim().toLowerCase();
     return row[NUMERIC.find((name) => name === sort) ?? "frequency"];
   };

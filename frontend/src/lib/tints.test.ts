@@ -16,7 +16,7 @@ describe("colours of points", () => {
     expect(found[4]).toBe(tints.NO_VALUE);
   });
   it("run over the whole scale", () => {
-    expect(byFeature(tints.tints(points, column([10, 15, 20, 30, 0xffff]), false))).toEqual([2, undefined, 129, 255, 1]);
+    expect(byFeature(tints.tints(points, column([10, 15, 20, 30, 0xffff]), false))).toEqual([2, undefined, 128, 254, 1]);
   });
   it("leave what is far from nearly all at the ends of the scale", () => {
     const values = Array.from({ length: 1000 }, (_, n) => (n === 7 ? 60000 : 100 + (n % 100)));

@@ -5,7 +5,9 @@ import type { Column, Points } from "./points";
 export const REST = 0;
 export const NO_VALUE = 1;
 const FIRST = 2;
-const KINDS = 254;
+const KINDS = 253;
+/** The last entry is for another dictionary's points. */
+export const OTHER = 255;
 
 /** Columns whose numbers are names, in order of use; every other column is a scale. */
 export const NAMED = ["cluster", "source", "status"] as const;
@@ -21,7 +23,7 @@ export function colourings(names: Iterable<string>): string[] {
   return [...names].filter((name) => name !== "x" && name !== "y").sort((a, b) => place(a) - place(b));
 }
 
-/** The entry of a name's number: after 254 of them colours come again. */
+/** The entry of a name's number: after 253 of them colours come again. */
 export function entry(number: number): number {
   return FIRST + (number % KINDS);
 }
@@ -76,6 +78,11 @@ export function scaleStops(dark: boolean): string[] {
     : ["oklch(0.77 0.09 235)", "oklch(0.66 0.15 300)", "oklch(0.58 0.19 25)", "oklch(0.38 0.12 30)"];
 }
 
+/** The colour of another dictionary's points: fainter than all others. */
+export function otherColour(dark: boolean): string {
+  return dark ? "rgb(150 160 175 / 0.45)" : "rgb(105 115 130 / 0.42)";
+}
+
 /** The palette as the colours of an image's pixels; the browser turns CSS into numbers. */
 export function palette(column: string, dark: boolean): Uint32Array {
   const canvas = new OffscreenCanvas(256, 1);
@@ -86,7 +93,7 @@ export function palette(column: string, dark: boolean): Uint32Array {
       pen.fillRect(FIRST + n, 0, 1, 1);
     }
   } else {
-    const gradient = pen.createLinearGradient(FIRST, 0, 256, 0);
+    const gradient = pen.createLinearGradient(FIRST, 0, FIRST + KINDS, 0);
     const stops = scaleStops(dark);
     stops.forEach((stop, n) => gradient.addColorStop(n / (stops.length - 1), stop));
     pen.fillStyle = gradient;
@@ -96,5 +103,7 @@ export function palette(column: string, dark: boolean): Uint32Array {
   pen.fillRect(REST, 0, 1, 1);
   pen.fillStyle = dark ? "rgb(120 125 135)" : "rgb(150 153 160)";
   pen.fillRect(NO_VALUE, 0, 1, 1);
+  pen.fillStyle = otherColour(dark);
+  pen.fillRect(OTHER, 0, 1, 1);
   return new Uint32Array(pen.getImageData(0, 0, 256, 1).data.buffer.slice(0));
 }
