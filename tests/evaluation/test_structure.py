@@ -96,11 +96,9 @@ def test_firings_are_real_and_have_room(subject: Arm) -> None:
 
 
 def test_an_ablation_is_what_a_plain_run_of_the_model_shows(subject: Arm) -> None:
-    text = Text.of(subject)
+    model, text = structure._exact(subject.model), Text.of(subject)
     (feature,), (row,), (value,) = choose_firings(text, Firings.of(subject), 1, 3)
-    changes = structure._ablate(
-        subject, subject.model, int(feature), int(row), float(value), direct=True
-    )
+    changes = structure._ablate(subject, model, int(feature), int(row), float(value), direct=True)
     window = int(text.place[row] - text.position[row])
     ids = torch.tensor([[0, *text.ids[window : window + int(text.length[row])]]])
     at = 1 + int(text.position[row])
@@ -111,9 +109,9 @@ def test_an_ablation_is_what_a_plain_run_of_the_model_shows(subject: Arm) -> Non
         x[0, at] -= value * dictionary.W_dec[feature].detach() / dictionary.write_scale
         return x
 
-    before = subject.model.logits(ids)
-    with replaced(subject.model, subject.site, without):
-        after = subject.model.logits(ids)
+    before = model.logits(ids)
+    with replaced(model, subject.site, without):
+        after = model.logits(ids)
     expected = (after - before)[0, at : at + PLACES]
     assert torch.allclose(changes.total, expected, atol=1e-4)
     assert changes.direct[0].abs().max() > 0
@@ -121,14 +119,13 @@ def test_an_ablation_is_what_a_plain_run_of_the_model_shows(subject: Arm) -> Non
 
 
 def test_after_the_last_layer_every_effect_is_direct(subject: Arm) -> None:
+    model = structure._exact(subject.model)
     last = replace(subject.dictionary.config, reads=("layers.2.resid",), writes=("layers.2.resid",))
     dictionary = Dictionary(last, subject.dictionary.read_scale[:1].tolist())
     dictionary.load_state_dict(subject.dictionary.state_dict())
     arm = replace(subject, dictionary=dictionary)
     (feature,), (row,), (value,) = choose_firings(Text.of(subject), Firings.of(subject), 1, 0)
-    changes = structure._ablate(
-        arm, subject.model, int(feature), int(row), float(value), direct=True
-    )
+    changes = structure._ablate(arm, model, int(feature), int(row), float(value), direct=True)
     assert direct_share(changes) == pytest.approx(1)
 
 
