@@ -101,7 +101,7 @@ def measure(arm: Arm, settings: Settings, progress: Progress) -> Measured:
     patterned = features[: PATTERNED[settings.suite]]
     progress.start(f"interpretability, {arm.name}", len(patterned), "features")
     shares, scores = single_tokens(text.token, firings, features, fitting)
-    explained = [score.f1 >= EXPLAINED for score in scores]
+    explained = [float(score.f1 >= EXPLAINED) for score in scores]
     pairs = _patterns(arm, text, firings, patterned, fitting)
     progress.advance(len(patterned))
     by_pattern = [score for _, score in pairs]
