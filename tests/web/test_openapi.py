@@ -14,6 +14,7 @@ from sememe.atlas.annotations import Annotations
 from sememe.atlas.index import index
 from sememe.atlas.search import Search
 from tests.web.conftest import admitted, serving
+from tests.web.small_report import write_small_reports
 
 HOSTILE = [
     "<script>window.hacked=1</script>",
@@ -42,8 +43,9 @@ def open_client(atlas, tmp_path_factory):
     index(atlas, beside / "index")
     notes = Annotations(beside / "annotations.sqlite", "d")
     search = Search(atlas, beside)
+    evaluation = write_small_reports(beside / "evaluation", "quick")
     with (
-        serving(atlas, search=search, annotations=notes) as address,
+        serving(atlas, search=search, annotations=notes, evaluation=evaluation) as address,
         admitted(address) as client,
     ):
         yield client
