@@ -49,7 +49,7 @@ describe("reports", () => {
     expect(parts.map((part) => part.name)).toEqual(["l0", "frequency_histogram", "pairs", "by_source", "by_position"]);
     expect(parts[0]).toMatchObject({ kind: "quantiles", data: { largest: 64 } });
     expect(parts[3]).toMatchObject({ columns: ["source", "tokens", "fvu"], rows: [{ source: "web" }, { source: "brown" }] });
-    expect(parts[4]).toMatchObject({ columns: ["position", "fvu"], rows: [{ position: "1" }, { position: "2 to 3" }] });
+    expect(parts[4]).toMatchObject({ columns: ["position", "fvu"], rows: [{ position: "1" }, { position: "2–3" }] });
     expect(parts[1]).toMatchObject({ kind: "histogram", log: true });
     expect(parts[2]).toMatchObject({ columns: ["feature", "kind", "antipode"] });
     expect(plain([[0, 1], [1, 2.5]])).toBe("0, 1; 1, 2.50");

@@ -159,7 +159,7 @@ function rowOf(key: string | null, value: unknown, first: string): Record<string
   if (isEstimate(value) || !isRecord(value)) return { ...named, value };
   if (typeof value["from"] === "number" && typeof value["to"] === "number") {
     const { from, to, ...rest } = value;
-    return { position: from === to ? String(from) : `${String(from)} to ${String(to)}`, ...rest };
+    return { position: from === to ? String(from) : `${String(from)}–${String(to)}`, ...rest };
   }
   return { ...named, ...value };
 }
