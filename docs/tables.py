@@ -22,6 +22,7 @@ from sememe.corpora.sources import SOURCES, source_table
 from sememe.evaluation.controls import WRITTEN
 from sememe.evaluation.splicing import EvaluateConfig
 from sememe.evaluation.suite import SECTIONS as EVALUATION
+from sememe.evaluation.trained import TRAINED
 from sememe.models.packaged import PACKAGED
 from sememe.training.config import TrainConfig
 
@@ -209,9 +210,8 @@ def metrics() -> str:
 
 def controls() -> str:
     """Every control."""
-    return table(
-        ["control", "what it is"], [[control.name, control.what] for control in WRITTEN]
-    ).replace("{k}", "k")
+    rows = [[control.name, control.what] for control in (*WRITTEN, *TRAINED)]
+    return table(["control", "what it is"], rows).replace("{k}", "k")
 
 
 SECTIONS: dict[str, Callable[[], str]] = {

@@ -12,6 +12,8 @@ from rich.text import Text
 
 from sememe.progress import Progress
 
+WIDE = 240
+"""Columns of a table where standard output is no terminal."""
 PLAIN_SECONDS = 10.0
 """How often a line is written where standard error is no terminal."""
 
@@ -133,7 +135,10 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> None
         table.add_column(name, justify="right" if numeric else "left", overflow="fold")
     for row in rows:
         table.add_row(*(Text(_shown(cell)) for cell in row))
-    Console(width=None, soft_wrap=False).print(table)
+    console = Console(soft_wrap=False)
+    if not console.is_terminal:  # a file or a pipe has no edge to fold at
+        console.width = max(console.width, WIDE)
+    console.print(table)
 
 
 def _shown(cell: object) -> str:

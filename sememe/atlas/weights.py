@@ -67,7 +67,7 @@ def logit_effects(
     direct path, or no token is used.
     """
     kept = np.flatnonzero(used).astype(np.int32)
-    if not writes_to_stream(model, site) or not len(kept):
+    if not model.writes_to_stream(site) or not len(kept):
         return None
     features, shown = len(decoder), min(LOGITS_SHOWN, len(kept))
     # Lists of small results would lie between the large temporaries and keep their memory.
@@ -175,18 +175,6 @@ def _reach(counts: Array, wanted: int) -> int:
         held += counts[bins]
         bins += 1
     return bins
-
-
-def writes_to_stream(model: LanguageModel, site: str) -> bool:
-    """Whether an activation at ``site`` is the residual stream, or is added to it unchanged.
-
-    Blocks whose output passes another norm first (Gemma's) do not count.
-    """
-    kind = site.split(".", 2)[-1]
-    if kind == "resid":
-        return True
-    normed = any("post_feedforward" in name for name, _ in model.module.named_modules())
-    return kind in ("mlp.out", "attn.out") and not normed
 
 
 def neighbours(decoder: Float[torch.Tensor, "features width"], shown: int = NEAREST) -> Ranked:

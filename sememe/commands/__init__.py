@@ -11,6 +11,7 @@ from sememe.commands.dials import Recipe
 from sememe.commands.dictionaries import Describe, Train
 from sememe.commands.evaluating import Evaluate
 from sememe.commands.exporting import Export
+from sememe.commands.importing import Import
 from sememe.commands.inputs import Corpus, Harvest, Sites
 from sememe.commands.job import Index, Map, Plan, Serve
 from sememe.commands.studies import Study
@@ -29,6 +30,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "index": Index,
     "serve": Serve,
     "export": Export,
+    "import": Import,
     "sites": Sites,
     "study": Study,
 }

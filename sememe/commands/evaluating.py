@@ -126,9 +126,8 @@ class Evaluate:
     def _suite(
         self, subject: "Arm", stream: "ActivationStream", out: Path, progress: "Progress"
     ) -> dict[str, Any]:
-        from sememe.evaluation.controls import arms_of
         from sememe.evaluation.sections import Settings
-        from sememe.evaluation.suite import run_suite
+        from sememe.evaluation.suite import arms_of, run_suite
 
         assert self.suite is not None
         words = ["sememe", "evaluate", str(self.run), "--suite", self.suite]
@@ -137,7 +136,7 @@ class Evaluate:
         if self.out is not None:
             words += ["--out", str(self.out)]
         return run_suite(
-            arms_of(subject, stream),
+            arms_of(subject, stream, self.suite, (self.out or self.run) / "controls", progress),
             Settings(self.suite),
             out,
             command=shlex.join(words),

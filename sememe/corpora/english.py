@@ -9,11 +9,10 @@ from collections.abc import Iterator
 from email.message import Message
 from pathlib import Path
 
-import zstandard
-
 from sememe.corpora.archives import members
 from sememe.corpora.cleaning import prose, tidy, without_markup
 from sememe.corpora.documents import sections
+from sememe.corpora.labelled import labelled_rows
 from sememe.errors import SememeError
 
 _BROWN_TOKEN = re.compile(r"(\S+)/[^\s/]+")
@@ -32,13 +31,14 @@ _FOLD = re.compile(r"\s*\n\s*")
 
 def labelled(names: tuple[str, ...], target: str, path: Path) -> Iterator[str]:
     """Yield the texts of labelled sets as they are, only those of class ``target`` if not empty."""
-    for _, text in _labelled_rows(names, target, path):
-        yield text
+    for text, label in labelled_rows(names, path):
+        if not target or label == target:
+            yield text
 
 
 def other_code(path: Path) -> Iterator[str]:
     """Yield program text in languages other than C, Python and HTML."""
-    for _, text in _labelled_rows(("161_agnews_0",), "0", path):
+    for text in labelled(("161_agnews_0",), "0", path):
         if "<" not in text[:3] and not _MARKUP.search(text):
             yield text
 
@@ -53,25 +53,12 @@ def exercises(path: Path) -> Iterator[str]:
         "39_arith_infix",
     ):
         lines: dict[str, None] = {}
-        for _, text in _labelled_rows((name,), "", path):
+        for text, _ in labelled_rows((name,), path):
             if not name.startswith("7") or _ALGEBRA.search(text):
                 lines[prose(text)] = None
         sheets = list(lines)
         for place in range(0, len(sheets), 10):
             yield "\n".join(sheets[place : place + 10])
-
-
-def _labelled_rows(names: tuple[str, ...], target: str, path: Path) -> Iterator[tuple[str, str]]:
-    patterns = [f"sae_probes/data/cleaned_data/{name}.csv.zst" for name in names]
-    found = 0
-    for member, data in members(path, *patterns):
-        found += 1
-        raw = zstandard.ZstdDecompressor().stream_reader(data).read()
-        csv.field_size_limit(1 << 24)
-        for row in csv.DictReader(io.StringIO(raw.decode("utf-8", "replace"), newline="")):
-            if not target or row["target"] == target:
-                yield Path(member).name, row["prompt"]
-    _expect(found == len(names), path, "labelled sets")
 
 
 def brown(path: Path) -> Iterator[str]:

@@ -6,7 +6,7 @@ Monosemanticity, and predicting zero costs ``width``.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
@@ -38,6 +38,7 @@ __all__ = [
     "Tanh",
     "Term",
     "activate",
+    "from_json",
     "squared_error",
     "to_json",
     "unexplained",
@@ -330,6 +331,20 @@ def activate(
 def to_json(term: Term) -> dict[str, Any]:
     """Return the term's name and settings."""
     return {"term": term.name, **asdict(term)}
+
+
+def from_json(value: Mapping[str, Any]) -> Term:
+    """Return the term that :func:`to_json` described; UsageError for an unknown name."""
+    settings = dict(value)
+    name = settings.pop("term", None)
+    if name not in TERMS:
+        raise UsageError(
+            f"term {name!r} is unknown; expected one of {', '.join(TERMS)}: import the module that "
+            "defines it first"
+        )
+    kind: Any = TERMS[name]
+    made: Term = kind(**settings)
+    return made
 
 
 def weighted_sum(values: Values, weights: Float[Tensor, " features"]) -> Float[Tensor, ""]:

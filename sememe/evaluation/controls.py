@@ -7,7 +7,6 @@ features, but for the identity, which has as many as dimensions.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -92,14 +91,6 @@ WRITTEN = (
         scaled=True,
     ),
 )
-
-
-def arms_of(subject: Arm, stream: ActivationStream) -> dict[str, Callable[[], Arm]]:
-    """Return how to make the subject and its controls, by name, from what it trained on."""
-    return {
-        subject.name: lambda: subject,
-        **{control.name: partial(write_down, control, subject, stream) for control in WRITTEN},
-    }
 
 
 def active_features(subject: Arm) -> int:

@@ -7,7 +7,6 @@ rule; then those that fire on a single token count as ultralow, the rarest that 
 
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -15,6 +14,7 @@ from torch.nn.functional import normalize
 
 from sememe.evaluation.arms import Arm
 from sememe.evaluation.estimates import Resampling, ratio
+from sememe.evaluation.reconstruction import source_of
 from sememe.evaluation.sections import Measured, Metric, Settings
 from sememe.progress import Progress
 
@@ -177,7 +177,7 @@ def _dense(
         part.scatter_add_(1, column[code.indices.long()], code.values)
         position.append(rows.position)
         norm.append(rows.values.norm(dim=1))
-        source.append(torch.from_numpy(arm.corpus.source[rows.document.numpy()].astype(np.int64)))
+        source.append(source_of(arm, rows.document))
     values = values[:, :-1].double()
     along = {
         "position": _correlation(values, torch.cat(position).double().log1p()),

@@ -4,14 +4,16 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from sememe.artefacts import fingerprint, lock, read_json, write_json
-from sememe.evaluation import fidelity, health
+from sememe.evaluation import fidelity, health, interpretability, probing, proxies, structure
 from sememe.evaluation.arms import Arm
+from sememe.evaluation.controls import WRITTEN, write_down
 from sememe.evaluation.estimates import DRAWS, LEVEL, Estimate
 from sememe.evaluation.sections import (
     Measured,
@@ -19,17 +21,48 @@ from sememe.evaluation.sections import (
     NotApplicableError,
     Section,
     Settings,
+    SuiteName,
 )
+from sememe.evaluation.trained import TRAINED, Training
 from sememe.progress import Progress
+from sememe.training.streams import ActivationStream
 
 SECTIONS = (
     Section("fidelity", "Fidelity", fidelity.METRICS, fidelity.measure),
     Section("health", "Health", health.METRICS, health.measure),
+    Section("probing", "Sparse probing", probing.METRICS, probing.measure),
+    Section("proxies", "Kinds of text", proxies.METRICS, proxies.measure),
+    Section(
+        "interpretability",
+        "Interpretability",
+        interpretability.METRICS,
+        interpretability.measure,
+    ),
+    Section("structure", "Structure", structure.METRICS, structure.measure),
 )
 """Every section, in the order of the report; a new one is a module and its line here."""
 
 FORMAT = 1
 Report = dict[str, Any]
+
+
+def arms_of(
+    subject: Arm,
+    stream: ActivationStream,
+    suite: SuiteName,
+    controls: Path,
+    progress: Progress | None = None,
+) -> dict[str, Callable[[], Arm]]:
+    """Return how to make the subject and the controls of a suite, by name.
+
+    ``stream`` is what the subject trained on; ``controls`` is where trained ones are kept.
+    """
+    making = {subject.name: lambda: subject}
+    making |= {control.name: partial(write_down, control, subject, stream) for control in WRITTEN}
+    if suite != "quick":
+        training = Training(subject, stream, controls, progress or Progress())
+        making |= {control.name: partial(control.make, control, training) for control in TRAINED}
+    return making
 
 
 @dataclass(frozen=True)

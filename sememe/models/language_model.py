@@ -150,6 +150,17 @@ class LanguageModel:
 
         return logits
 
+    def writes_to_stream(self, site: str) -> bool:
+        """Whether an activation at ``site`` is the residual stream, or is added to it unchanged.
+
+        Blocks whose output passes another norm first (Gemma's) do not count.
+        """
+        kind = site.split(".", 2)[-1]
+        if kind == "resid":
+            return True
+        normed = any("post_feedforward" in name for name, _ in self.module.named_modules())
+        return kind in ("mlp.out", "attn.out") and not normed
+
     def _final_norm(self) -> nn.Module | None:
         layout = layout_of(self.module)
         return find_module(self.module, layout.norm) if layout else None

@@ -1,7 +1,8 @@
 """Everything that decides what a training run ends with, apart from the activations."""
 
 import math
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from sememe.dictionaries import nonlinearities, objectives
@@ -54,6 +55,8 @@ class TrainConfig:
     """Activations after which a silent feature counts as dead; by default derived from the run."""
     resampling: Resampling | None = None
     """How dead features are given new directions, if at all."""
+    frozen_decoder: bool = False
+    """Leave decoder rows as they begin: a control, which a dictionary that learns should beat."""
     initialisation: str = "data"
     """How rows begin: random directions, data (random activations), or small uniform entries."""
     first_active: int | None = None
@@ -150,6 +153,10 @@ class TrainConfig:
                 "initialisation is 'uniform', whose decoder rows have small norms, but norms is "
                 "'unit': expected 'free'"
             )
+        if self.frozen_decoder and self.resampling is not None:
+            raise UsageError(
+                "frozen_decoder goes without resampling, which gives features new decoder rows"
+            )
         if self.norms == "free" and not self.nonlinearity.rescalable:
             raise UsageError(
                 f"norms is 'free', but {self.nonlinearity.kind} chooses features by their values, "
@@ -217,11 +224,28 @@ class TrainConfig:
 
     def to_json(self) -> dict[str, Any]:
         """Return the config as JSON-able values."""
+        plain = asdict(self)
+        if not self.frozen_decoder:  # so that runs begun before it could be frozen go on
+            del plain["frozen_decoder"]
         return {
-            **asdict(self),
+            **plain,
             "nonlinearity": nonlinearities.to_json(self.nonlinearity),
             "objective": [objectives.to_json(term) for term in self.objective],
         }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> "TrainConfig":
+        """Return the config among what a dictionary's manifest says of its run.
+
+        UsageError for a nonlinearity or term that is unknown here.
+        """
+        known = {field.name for field in fields(cls)}
+        plain = {name: given for name, given in value.items() if name in known}
+        plain["nonlinearity"] = nonlinearities.from_json(value["nonlinearity"])
+        plain["objective"] = tuple(map(objectives.from_json, value["objective"]))
+        if plain.get("resampling") is not None:
+            plain["resampling"] = Resampling(**plain["resampling"])
+        return cls(**plain)
 
 
 def check_choice(name: str, value: str, table: object) -> None:

@@ -12,7 +12,7 @@ EPSILON = 1e-8
 
 
 class Optimiser:
-    """Steps every parameter of a dictionary; with ``unit_rows`` decoder rows keep norm 1.
+    """Steps the parameters of a dictionary that learn; with ``unit_rows`` decoder rows keep norm 1.
 
     Then the part of a decoder row's gradient along the row is taken away before the step (it would
     only feed the moments what renormalising undoes), and the row is scaled back after it.
@@ -23,7 +23,7 @@ class Optimiser:
     """
 
     def __init__(self, dictionary: Dictionary, *, unit_rows: bool = True) -> None:
-        self.parameters = dict(dictionary.named_parameters())
+        self.parameters = {n: p for n, p in dictionary.named_parameters() if p.requires_grad}
         self.unit_rows = unit_rows
         self.steps = 0
         self.moments: dict[str, Tensor] = {}

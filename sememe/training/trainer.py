@@ -87,6 +87,7 @@ class Trainer:
         self.mean_loss = 0.0
         """Smoothed: share of variance unexplained, number of active features, and the loss."""
         self._first_weights(stream.sample(SAMPLE_ROWS))
+        self.dictionary.W_dec.requires_grad_(not config.frozen_decoder)
         unit = config.norms == "unit"
         self.optimiser: Optimiser = (
             Adafactor(self.dictionary, config.beta2, unit_rows=unit)

@@ -10,7 +10,6 @@ import torch
 from jaxtyping import Float
 
 from sememe.activations.rules import TokenRules
-from sememe.atlas.weights import writes_to_stream
 from sememe.dictionaries.dictionary import Dictionary
 from sememe.errors import UsageError
 from sememe.models.language_model import LanguageModel
@@ -103,7 +102,7 @@ class LivePrompt:
     ) -> Callable[[Float[torch.Tensor, "n width"]], Float[torch.Tensor, "n vocab"]]:
         """The direct path from the residual stream to the logits."""
         site = self.dictionary.site
-        if not writes_to_stream(self.model, site):
+        if not self.model.writes_to_stream(site):
             raise UsageError(f"site {site} has no direct path to the logits")
         return self.model.direct_path()
 

@@ -16,9 +16,11 @@ import torch
 
 from sememe.activations.stream import Stream
 from sememe.cli import main
+from sememe.dictionaries.dictionary import Dictionary
+from sememe.dictionaries.initialisation import random_rows
 from sememe.evaluation import suite
 from sememe.evaluation.arms import Arm
-from sememe.evaluation.controls import active_features, arms_of
+from sememe.evaluation.controls import active_features
 from sememe.evaluation.estimates import Estimate
 from sememe.evaluation.sections import (
     Measured,
@@ -27,12 +29,13 @@ from sememe.evaluation.sections import (
     Section,
     Settings,
 )
-from sememe.evaluation.suite import run_suite, verdict
+from sememe.evaluation.suite import arms_of, run_suite, verdict
 from sememe.job import Run, open_run
 from sememe.progress import Progress
 from sememe.web.report import read_reports
 from tests.prose import prose
 
+TRAINED = ["frozen decoder", "random model", "gaussian", "another seed"]
 UNTRAINED = ["identity", "pca", "neurons", "random directions"]
 
 
@@ -40,7 +43,7 @@ UNTRAINED = ["identity", "pca", "neurons", "random directions"]
 def arms(small_run: Path) -> dict[str, Arm]:
     run, dictionary, stored, held_out, corpus = open_run(small_run)
     subject = Arm.subject(dictionary, run.load_model(), held_out, corpus)
-    making = arms_of(subject, Stream(stored, (subject.site,)))
+    making = arms_of(subject, Stream(stored, (subject.site,)), "quick", small_run / "controls")
     return {name: make() for name, make in making.items()}
 
 
@@ -224,6 +227,102 @@ def test_a_result_of_other_inputs_is_measured_again(
     run_suite({"dictionary": lambda: other}, Settings("quick"), tmp_path)
     run_suite(making, Settings("quick", seed=1), tmp_path)
     assert seen == ["dictionary", "pca", "dictionary", "dictionary", "pca"]
+
+
+@pytest.fixture(scope="module")
+def standard(
+    small_run: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, dict[str, Arm]]:
+    """A copy of the small run, and the arms of its standard suite."""
+    path = tmp_path_factory.mktemp("standard") / "run"
+    shutil.copytree(small_run, path)
+    run, dictionary, stored, held_out, corpus = open_run(path)
+    subject = Arm.subject(dictionary, run.load_model(), held_out, corpus)
+    stream = Stream(stored, (subject.site,))
+    making = arms_of(subject, stream, "standard", path / "controls")
+    return path, {name: make() for name, make in making.items()}
+
+
+def test_trained_controls_have_the_config_and_the_budget_of_the_dictionary(
+    standard: tuple[Path, dict[str, Arm]],
+) -> None:
+    path, arms = standard
+    assert list(arms) == ["dictionary", *UNTRAINED, *TRAINED]
+    own = arms["dictionary"].dictionary.manifest
+    changed = {
+        "frozen decoder": {"frozen_decoder", "initialisation"},
+        "random model": {"scales", "made_from", "rows"},
+        "gaussian": {"scales", "made_from", "order"},
+        "another seed": {"seed"},
+    }
+    for name, expected in changed.items():
+        manifest = arms[name].dictionary.manifest
+        assert manifest["steps"] == own["steps"]
+        keys = {*own["run"], *manifest["run"]}
+        differing = {key for key in keys if own["run"].get(key) != manifest["run"].get(key)}
+        assert differing <= expected, name
+        assert arms[name].key not in ("", arms["dictionary"].key)
+        assert arms[name].role == ("replicate" if name == "another seed" else "control")
+    assert (path / "controls" / "random-model" / "dictionary" / "manifest.json").exists()
+
+
+def test_a_frozen_decoder_stays_the_random_rows_that_it_began_as(
+    standard: tuple[Path, dict[str, Arm]],
+) -> None:
+    dictionary = standard[1]["frozen decoder"].dictionary
+    generator = torch.Generator().manual_seed(dictionary.manifest["run"]["seed"])
+    sample = torch.zeros(1, dictionary.config.width)
+    _, rows = random_rows(dictionary.config.features, sample, sample, generator)
+    torch.testing.assert_close(dictionary.W_dec.detach(), rows)
+    cosine = torch.nn.functional.cosine_similarity(dictionary.W_enc.detach(), rows, dim=1)
+    assert float((cosine < 0.99).double().mean()) > 0.9  # the encoder has learnt
+
+
+def test_the_random_model_is_measured_on_its_own_activations(
+    standard: tuple[Path, dict[str, Arm]],
+) -> None:
+    arms = standard[1]
+    arm, subject = arms["random model"], arms["dictionary"]
+    assert arm.model.hash != subject.model.hash
+    assert arm.held_out.manifest["made_from"]["model"] == arm.model.hash
+    assert arm.shared is not subject.shared
+    assert arm.held_out.manifest["config"]["context"] == 64
+    width = subject.held_out.width(subject.site)
+    own, other = (a.held_out.read(a.site, 0, 50) for a in (subject, arm))
+    assert own.shape == other.shape == (50, width)
+    assert not torch.allclose(own, other)
+
+
+def test_a_dictionary_beats_gaussian_data_and_the_frozen_decoder(
+    standard: tuple[Path, dict[str, Arm]],
+) -> None:
+    """By variance unexplained on real activations, computed anew in float64."""
+    unexplained = {}
+    for name in ("dictionary", "gaussian", "frozen decoder", "another seed"):
+        arm = standard[1][name]
+        parts = [
+            (c.rows.values.double(), c.rebuilt(arm.dictionary).double()) for c in arm.in_order()
+        ]
+        x, guess = (torch.cat(column).detach() for column in zip(*parts, strict=True))
+        unexplained[name] = float((x - guess).square().sum() / (x - x.mean(0)).square().sum())
+    assert unexplained["dictionary"] < unexplained["gaussian"]
+    assert unexplained["dictionary"] < unexplained["frozen decoder"]
+    assert unexplained["another seed"] == pytest.approx(unexplained["dictionary"], rel=0.2)
+
+
+def test_a_dictionary_that_does_not_say_how_it_was_trained_has_no_trained_controls(
+    arms: dict[str, Arm], tmp_path: Path
+) -> None:
+    subject = arms["dictionary"]
+    stranger = Dictionary(subject.dictionary.config)
+    stranger.load_state_dict(subject.dictionary.state_dict())
+    stranger.save(tmp_path / "d", made_from={})
+    arm = Arm.subject(stranger, subject.model, subject.held_out, subject.corpus)
+    stored = open_run(subject.held_out.path.parent)[2]
+    making = arms_of(arm, Stream(stored, (arm.site,)), "standard", tmp_path / "controls")
+    for name in TRAINED:
+        with pytest.raises(NotApplicableError, match="does not say how it was trained"):
+            making[name]()
 
 
 def test_a_verdict_needs_the_interval_of_the_difference() -> None:
