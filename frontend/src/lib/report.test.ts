@@ -34,6 +34,13 @@ describe("reports", () => {
     expect(extent([at(null)])).toEqual([0, 0]);
   });
 
+  it("put lists of one length beside each other, and shares into a histogram", () => {
+    const { facts, parts } = laidOut({ direct_shares: [0.1, 0.2, 0.3], features: [4, 5, 6], none: [], token_share_histogram: [3, 4] });
+    expect(facts).toEqual([]);
+    expect(parts[0]).toMatchObject({ kind: "histogram", data: { edges: [0, 0.5, 1], counts: [3, 4] } });
+    expect(parts[1]).toMatchObject({ columns: ["feature", "direct_shares"], rows: [{ feature: 4, direct_shares: 0.1 }, { feature: 5 }, { feature: 6 }] });
+  });
+
   it("lay out details that are known and those that are not", () => {
     const { facts, parts } = laidOut({
       tokens: 1234,
@@ -52,6 +59,7 @@ describe("reports", () => {
     expect(parts[4]).toMatchObject({ columns: ["position", "fvu"], rows: [{ position: "1" }, { position: "2–3" }] });
     expect(parts[1]).toMatchObject({ kind: "histogram", log: true });
     expect(parts[2]).toMatchObject({ columns: ["feature", "kind", "antipode"] });
+    expect(plain([["[any]", " the"], [" sea"]])).toBe("“[any] the”  “ sea”");
     expect(plain([[0, 1], [1, 2.5]])).toBe("0, 1; 1, 2.50");
     expect(plain([7, -0.9354])).toBe("7, −0.935");
     expect(plain(at(0.158, 0.149, 0.166))).toBe("0.158 (0.149 to 0.166)");

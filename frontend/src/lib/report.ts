@@ -102,6 +102,17 @@ export function isEstimate(value: unknown): value is Estimate {
   return isRecord(value) && Object.keys(value).length === 3 && ["value", "low", "high"].every((key) => key in value && isNumber(value[key]));
 }
 
+function isTokens(value: unknown): value is string[] {
+  return Array.isArray(value) && value.length > 0 && value.every((token) => typeof token === "string");
+}
+
+export function isNumbers(value: unknown): value is number[] {
+  return Array.isArray(value) && value.length > 0 && value.every((item) => typeof item === "number");
+}
+
+/** Counts of shares from 0 to 1 come without edges. */
+const SHARES = "token_share_histogram";
+
 const EDGES = /^(log10_)?edges$/;
 
 /** Counts between edges, and whether those are logarithms to base 10. */
@@ -127,6 +138,7 @@ export function plain(value: unknown): string {
     const places = decimals([value]);
     return value.low === null ? plain(value.value) : `${fixed(value.value, places)} (${fixed(value.low, places)} to ${fixed(value.high, places)})`;
   }
+  if (Array.isArray(value) && value.length && value.every(isTokens)) return value.map((tokens) => `“${tokens.join("")}”`).join("  ");
   if (Array.isArray(value)) return value.map(plain).join(value.some(Array.isArray) ? "; " : ", ");
   return Object.entries(value).map(([key, part]) => `${words(key)} ${plain(part)}`).join("; ");
 }
@@ -185,11 +197,32 @@ function table(name: string, value: unknown): Table | null {
   return { kind: "table", name, columns: keys.toSorted((a, b) => place(a) - place(b)), rows };
 }
 
+/** Lists of the same length as the columns of one table. */
+function besideEachOther(lists: Record<string, number[]>): Table[] {
+  const lengths = [...new Set(Object.values(lists).map((list) => list.length))];
+  return lengths.map((length) => {
+    const columns = Object.entries(lists).filter(([, list]) => list.length === length);
+    const key = (name: string): string => (name === "features" ? "feature" : name);
+    const rows = Array.from({ length }, (_, n) => Object.fromEntries(columns.map(([name, list]) => [key(name), list[n]])));
+    return { kind: "table", name: columns.map(([name]) => name).join(", "), columns: columns.map(([name]) => key(name)).toSorted((a, b) => Number(b === "feature") - Number(a === "feature")), rows };
+  });
+}
+
 /** A section's details of an arm: facts in one line each, and the tables and plots after them. */
 export function laidOut(details: Record<string, unknown>): { facts: [name: string, text: string][]; parts: Part[] } {
   const facts: [string, string][] = [];
   const parts: Part[] = [];
+  const columns: Record<string, number[]> = {};
   for (const [name, value] of Object.entries(details)) {
+    if (name === SHARES && isNumbers(value)) {
+      const edges = Array.from({ length: value.length + 1 }, (_, n) => n / value.length);
+      parts.push({ kind: "histogram", name, data: { edges, counts: value }, log: false });
+      continue;
+    }
+    if (isNumbers(value) && value.length > 2) {
+      columns[name] = value;
+      continue;
+    }
     const drawn = histogram(value);
     const tabled = drawn || isQuantiles(value) ? null : table(name, value);
     if (isQuantiles(value)) parts.push({ kind: "quantiles", name, data: value });
@@ -197,6 +230,7 @@ export function laidOut(details: Record<string, unknown>): { facts: [name: strin
     else if (tabled) parts.push(tabled);
     else if (!(Array.isArray(value) && value.length === 0)) facts.push([name, plain(value)]);
   }
+  parts.push(...besideEachOther(columns));
   return { facts, parts: parts.toSorted((a, b) => size(a) - size(b)) };
 }
 
