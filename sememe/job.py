@@ -67,6 +67,11 @@ class Run:
         return self.path / "report.json"
 
     @property
+    def evaluation(self) -> Path:
+        """Reports of the evaluation's suites."""
+        return self.path / "evaluation"
+
+    @property
     def atlas(self) -> Path:
         """Every feature's page."""
         return self.path / "atlas"

@@ -84,6 +84,7 @@ def _application(view: JobView, listener: Listener, progress: Progress) -> Starl
         report=read_json(run.report) if run.report.exists() else {},
         search=Search(atlas, run.path, encoder=sentence_encoder),
         annotations=Annotations(run.annotations, made_from),
+        evaluation=run.evaluation,
         job=view,
     )
 

@@ -73,7 +73,7 @@ class Evaluate:
                 )
         run, dictionary, stored, held_out, corpus = open_run(self.run)
         subject = Arm.subject(dictionary, run.load_model(progress), held_out, corpus)
-        out = self.out or (run.path / "evaluation" if self.suite else run.path)
+        out = self.out or (run.evaluation if self.suite else run.path)
         return subject, Stream(stored, (subject.site,)), out
 
     def _dictionary(self, progress: "Progress") -> "tuple[Arm, ActivationStream, Path]":

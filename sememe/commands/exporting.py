@@ -52,6 +52,7 @@ class Export:
                     features=self.features or None,
                     report=read_json(run.report) if run.report.exists() else {},
                     search=Search(atlas, run.path),
+                    evaluation=run.evaluation,
                     progress=progress,
                 )
                 figures["site"] = str(self.site)

@@ -4,6 +4,8 @@ from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from sememe.web.report import SuiteName
+
 Status = Literal["alive", "dead", "dense", "ultralow"]
 
 
@@ -92,6 +94,10 @@ class Index(Struct, kw_only=True):
     effects: Annotated[bool, Meta(description="Effects on a chosen next token can be asked for.")]
     notes: Annotated[bool, Meta(description="Notes and tags can be written.")]
     job: Annotated[bool, Meta(description="How it was made can be asked for: job.json.")]
+    suites: Annotated[
+        list[SuiteName],
+        Meta(description="Evaluations whose reports report.json has, the fullest first."),
+    ]
     searches: Annotated[list[str], Meta(description="What `by` may be.")]
     sorts: Annotated[list[str], Meta(description="What `sort` may be.")]
     ranges: Annotated[

@@ -11,6 +11,7 @@ from sememe.web import answers, arguments
 from sememe.web.api import Asked, Endpoint
 from sememe.web.points import Points
 from sememe.web.prompt import Prompter
+from sememe.web.report import Evaluations
 from sememe.web.views import Views
 
 NO_MODEL = "this server has no model to run prompts; start it with `sememe serve DIR`"
@@ -51,6 +52,12 @@ def _reading(views: Views) -> list[Endpoint]:
             handler=lambda _: views.index(),
             answer=answers.Index,
             summary="What was mapped, and its headline figures.",
+        ),
+        Endpoint(
+            path="/report.json",
+            handler=lambda _: views.reports(),
+            answer=Evaluations,
+            summary="The reports of the evaluation: every metric beside its controls.",
         ),
         Endpoint(
             path="/features.json",

@@ -37,6 +37,7 @@ PAGES = (
     "/contrast",
     "/search",
     "/notes",
+    "/report",
     PATH,
 )
 """The addresses of pages."""
@@ -103,14 +104,15 @@ def make_app(
     report: Mapping[str, Any] | None = None,
     search: Search | None = None,
     annotations: Annotations | None = None,
+    evaluation: Path | None = None,
     job: Callable[[], Job] | None = None,
 ) -> Starlette:
     """Return the application that shows ``atlas`` to whoever holds ``token``.
 
     ``prompt`` runs the model on a text (None: the prompt page is off), and ``effects`` says what
     features do to logits; ``report`` holds the figures of the evaluation that the home page shows;
-    ``search`` has what searches need beside the atlas, ``annotations`` keeps notes, and ``job``
-    says how the atlas came to be.
+    ``search`` has what searches need beside the atlas, ``annotations`` keeps notes, ``evaluation``
+    is the folder of the suites' reports, and ``job`` says how the atlas came to be.
     """
     views = Views(
         atlas,
@@ -120,6 +122,7 @@ def make_app(
         job=job is not None,
         search=search,
         annotations=annotations,
+        evaluation=evaluation,
     )
     prompter = Prompter(views, prompt, effects) if prompt is not None else None
     declared = endpoints(views, prompter)
@@ -186,6 +189,7 @@ def serve(
     report: Mapping[str, Any] | None = None,
     search: Search | None = None,
     annotations: Annotations | None = None,
+    evaluation: Path | None = None,
     announce: Callable[[str], None],
     stop: threading.Event | None = None,
 ) -> None:
@@ -204,6 +208,7 @@ def serve(
             report=report,
             search=search,
             annotations=annotations,
+            evaluation=evaluation,
         )
         listener.app = prepare(app)
         announce(listener.address)

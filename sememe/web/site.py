@@ -36,9 +36,12 @@ def export_site(
     features: Sequence[int] | None = None,
     report: Mapping[str, Any] | None = None,
     search: Search | None = None,
+    evaluation: Path | None = None,
     progress: Progress | None = None,
 ) -> int:
     """Write a site of ``features`` (None: all) to ``out``, and return how many it shows.
+
+    ``evaluation`` is the folder of the suites' reports.
 
     UsageError for a feature that is not there, SememeError where the pages are not built or ``out``
     holds something else.
@@ -47,7 +50,7 @@ def export_site(
     numbers = _checked(atlas, out, features)
     for part in ("data", "assets"):
         shutil.rmtree(out / part, ignore_errors=True)
-    views = Views(atlas, report or {}, prompt=False, search=search)
+    views = Views(atlas, report or {}, prompt=False, search=search, evaluation=evaluation)
     progress.start("site", len(numbers), "features")
     for place, number in enumerate(numbers):
         page = views.feature(number)
@@ -65,6 +68,7 @@ def export_site(
         _write_slices(views, out)
     else:
         index.map, index.neurons = False, None
+    _write(out, "/report.json", views.reports())
     _write(out, "/index.json", index, opens=True)
     shutil.copytree(ASSETS, out / "assets", ignore=shutil.ignore_patterns("index.html"))
     write_bytes(out / "index.html", _document().encode())

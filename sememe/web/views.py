@@ -2,8 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 
 import sememe
@@ -12,6 +14,7 @@ from sememe.atlas.query import SORTS, TOKEN_COLUMNS, Finder, Query
 from sememe.atlas.search import Search
 from sememe.atlas.store import STATUSES, Atlas, Page
 from sememe.web import answers
+from sememe.web.report import Evaluations, read_reports, suites_in
 from sememe.web.text import TokenText
 
 NAME_TOKENS = 4
@@ -38,10 +41,12 @@ class Views:
         job: bool = False,
         search: Search | None = None,
         annotations: Annotations | None = None,
+        evaluation: Path | None = None,
     ) -> None:
         self.atlas = atlas
         self.search = search or Search(atlas)
         self.annotations = annotations
+        self.evaluation = evaluation
         self.finder = Finder(atlas, self.search.ranked)
         self.text = TokenText(atlas.vocabulary)
         self._fires_on = lru_cache(maxsize=NAMES)(self._tokens_or_characters)
@@ -51,7 +56,11 @@ class Views:
 
     def index(self) -> answers.Index:
         """Return what was mapped, its headline figures and the histogram of frequencies."""
-        return self._index
+        return msgspec.structs.replace(self._index, suites=suites_in(self.evaluation))
+
+    def reports(self) -> Evaluations:
+        """Return the reports of the evaluation's suites, as they are by now."""
+        return read_reports(self.evaluation)
 
     def _summary(
         self, report: Mapping[str, Any], prompt: bool, effects: bool, job: bool
@@ -77,6 +86,7 @@ class Views:
             prompt=prompt,
             effects=effects,
             job=job,
+            suites=[],
             notes=self.annotations is not None,
             searches=[*TOKEN_COLUMNS, *self.search.ranked],
             sorts=[sort for sort in SORTS if sort[0] in "rft" or sort in self.finder.numeric],

@@ -9,6 +9,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -29,8 +30,9 @@ from sememe.evaluation.sections import (
     Settings,
 )
 from sememe.evaluation.suite import arms_of, run_suite, verdict
-from sememe.job import open_run
+from sememe.job import Run, open_run
 from sememe.progress import Progress
+from sememe.web.report import read_reports
 from tests.prose import prose
 
 TRAINED = ["frozen decoder", "random model", "gaussian", "another seed"]
@@ -124,6 +126,11 @@ def test_the_report_has_every_metric_of_every_arm_with_intervals(evaluated: Path
     assert figures["dictionary"]["high"] < figures["random directions"]["low"]
     beaten = rows["fvu"]["verdict"].removeprefix("no better than ").split(", ")
     assert "random directions" not in beaten
+
+
+def test_the_page_reads_the_report_whole(evaluated: Path) -> None:
+    (read,) = read_reports(Run(evaluated).evaluation).reports
+    assert msgspec.to_builtins(read) == report_of(evaluated)
 
 
 def test_the_report_of_the_job_says_the_same_and_has_intervals(evaluated: Path) -> None:

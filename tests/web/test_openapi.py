@@ -14,6 +14,7 @@ from sememe.atlas.annotations import Annotations
 from sememe.atlas.index import index
 from sememe.atlas.search import Search
 from tests.web.conftest import admitted, serving
+from tests.web.small_report import write_small_reports
 
 HOSTILE = [
     "<script>window.hacked=1</script>",
@@ -28,7 +29,7 @@ HOSTILE = [
     "..",
     "1e999..",
     "-0",
-    "é" * 5_000,
+    "é" * 2_000,
 ]
 
 PATTERNED = ["..", "0..1", "1e-5..", "..-2.5e+3", "3..2", "0,0 1,0 0,1", "-1e9,0 0,0 5.5,1 2,2"]
@@ -42,8 +43,9 @@ def open_client(atlas, tmp_path_factory):
     index(atlas, beside / "index")
     notes = Annotations(beside / "annotations.sqlite", "d")
     search = Search(atlas, beside)
+    evaluation = write_small_reports(beside / "evaluation", "quick")
     with (
-        serving(atlas, search=search, annotations=notes) as address,
+        serving(atlas, search=search, annotations=notes, evaluation=evaluation) as address,
         admitted(address) as client,
     ):
         yield client

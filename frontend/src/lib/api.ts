@@ -79,6 +79,8 @@ export interface Index {
   notes: boolean;
   /** How it was made can be asked for. */
   job: boolean;
+  /** Evaluations that have a report, the fullest first. */
+  suites: string[];
   /** What `by` may be. */
   searches: string[];
   sorts: string[];

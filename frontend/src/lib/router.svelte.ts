@@ -10,11 +10,12 @@ export type Route =
   | { page: "compare" }
   | { page: "contrast" }
   | { page: "job" }
+  | { page: "report" }
   | { page: "missing" };
 
 export function parse(path: string): Route {
   if (path === "/") return { page: "home" };
-  if (path === "/prompt" || path === "/compare" || path === "/contrast" || path === "/job") return { page: path.slice(1) as "prompt" | "compare" | "contrast" | "job" };
+  if (path === "/prompt" || path === "/compare" || path === "/contrast" || path === "/job" || path === "/report") return { page: path.slice(1) as "prompt" | "compare" | "contrast" | "job" | "report" };
   const [, noun, number] = /^\/(feature|neuron)\/([^/]+)$/.exec(path) ?? [];
   if (!number) return { page: "missing" };
   return noun === "feature" ? { page: noun, feature: number } : { page: "neuron", neuron: number };
