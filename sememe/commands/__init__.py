@@ -14,6 +14,7 @@ from sememe.commands.exporting import Export
 from sememe.commands.importing import Import
 from sememe.commands.inputs import Corpus, Harvest, Sites
 from sememe.commands.job import Index, Map, Plan, Serve
+from sememe.commands.language import LmFamily, TrainLm
 from sememe.commands.studies import Study
 
 __all__ = ["COMMANDS", "Map", "Recipe", "Train"]
@@ -33,5 +34,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "import": Import,
     "sites": Sites,
     "study": Study,
+    "train-lm": TrainLm,
+    "lm-family": LmFamily,
 }
 """Every command by name."""

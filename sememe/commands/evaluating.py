@@ -1,7 +1,7 @@
 """The command of an evaluation: one report, or a suite with controls."""
 
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -37,6 +37,9 @@ class Evaluate:
     """Accept the terms of such a model (Gemma)."""
     out: Path | None = None
     """Where to write what is made; by default the directory evaluation of the run."""
+    family: Path | None = None
+    """Family of language models for compute-equivalent loss; by default the one that
+    `sememe lm-family` has made of the same text, if it has."""
     json: bool = False
     """Print the whole report as JSON."""
 
@@ -130,9 +133,12 @@ class Evaluate:
         from sememe.evaluation.suite import arms_of, run_suite
 
         assert self.suite is not None
+        subject = replace(subject, family=self.family)
         words = ["sememe", "evaluate", str(self.run), "--suite", self.suite]
         if self.model is not None:
             words += ["--model", self.model, "--corpus", str(self.corpus)]
+        if self.family is not None:
+            words += ["--family", str(self.family)]
         if self.out is not None:
             words += ["--out", str(self.out)]
         return run_suite(

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
@@ -46,6 +47,8 @@ class Arm:
     corpus: Corpus
     key: str = ""
     """Says what it is made of: of two arms with the same key all figures are the same."""
+    family: Path | None = None
+    """Family of language models that its losses are compared with; None for that of its text."""
     shared: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
     """What :meth:`once` has made; ``dataclasses.replace`` passes it on."""
 

@@ -114,10 +114,14 @@ METRICS = (
 
 def measure(arm: Arm, settings: Settings, progress: Progress) -> Measured:
     """Measure the fidelity of an arm, on less spliced text in the quick suite."""
-    tokens = {"quick": 2_048, "standard": 8_192, "full": 32_768}[settings.suite]
-    config = EvaluateConfig(spliced_tokens=tokens, seed=settings.seed)
     arm.keep_code()
-    return look(arm, config, progress, f"fidelity, {arm.name}").measured
+    return look(arm, splicing(settings), progress, f"fidelity, {arm.name}").measured
+
+
+def splicing(settings: Settings) -> EvaluateConfig:
+    """Return how much text a suite splices."""
+    tokens = {"quick": 2_048, "standard": 8_192, "full": 32_768}[settings.suite]
+    return EvaluateConfig(spliced_tokens=tokens, seed=settings.seed)
 
 
 class Look(NamedTuple):

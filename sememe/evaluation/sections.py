@@ -73,3 +73,6 @@ class Section:
     """The suites that it is part of."""
     version: int = 1
     """Raised when its figures change for the same inputs, so that stored ones are made anew."""
+    inputs: Callable[[Arm], str | None] | None = None
+    """Gives the hash of what it reads beyond the arm and the settings; None while that is not
+    there."""

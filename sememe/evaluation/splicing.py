@@ -79,16 +79,22 @@ def spliced_tokens(arm: Arm, config: EvaluateConfig) -> int:
     return int(windows.length[choose_windows(windows, config)].sum())
 
 
-@torch.no_grad()
 def splice(
     arm: Arm, mean: Float[Tensor, " width"], config: EvaluateConfig, progress: Progress
 ) -> Spliced:
     """Run the model on held-out windows with the site rebuilt, zero, and ``mean``.
 
-    Tokens that the token rules leave out keep the model's own activation. The ablations are run
-    once for all arms that read the same rows.
+    Tokens that the token rules leave out keep the model's own activation. An arm is spliced once
+    for all sections, and the ablations are run once for all arms that read the same rows.
     """
-    text = _Text.of(arm, config)
+    return arm.once(f"spliced {arm.name} {config}", lambda: _splice(arm, mean, config, progress))
+
+
+@torch.no_grad()
+def _splice(
+    arm: Arm, mean: Float[Tensor, " width"], config: EvaluateConfig, progress: Progress
+) -> Spliced:
+    text = SplicedText.of(arm, config)
     sums = torch.zeros(5, len(text.documents), dtype=torch.float64)
     for batch, target, document in text.batches(arm):
         original = text.logits(arm, batch)
@@ -124,7 +130,7 @@ def _constant(
     return value.to(x.dtype).expand_as(x)
 
 
-class _Text(NamedTuple):
+class SplicedText(NamedTuple):
     """Windows that the model is run on, and the documents that they are of."""
 
     windows: Windows
@@ -134,7 +140,7 @@ class _Text(NamedTuple):
     batch_tokens: int
 
     @classmethod
-    def of(cls, arm: Arm, config: EvaluateConfig) -> "_Text":
+    def of(cls, arm: Arm, config: EvaluateConfig) -> "SplicedText":
         windows = held_out_windows(arm)
         chosen = choose_windows(windows, config)
         return cls(

@@ -11,7 +11,15 @@ from typing import Any
 import numpy as np
 
 from sememe.artefacts import fingerprint, lock, read_json, write_json
-from sememe.evaluation import fidelity, health, interpretability, probing, proxies, structure
+from sememe.evaluation import (
+    compute,
+    fidelity,
+    health,
+    interpretability,
+    probing,
+    proxies,
+    structure,
+)
 from sememe.evaluation.arms import Arm
 from sememe.evaluation.controls import WRITTEN, write_down
 from sememe.evaluation.estimates import DRAWS, LEVEL, Estimate
@@ -39,6 +47,13 @@ SECTIONS = (
         interpretability.measure,
     ),
     Section("structure", "Structure", structure.METRICS, structure.measure),
+    Section(
+        "compute",
+        "Compute",
+        compute.METRICS,
+        compute.measure,
+        inputs=compute.inputs,
+    ),
 )
 """Every section, in the order of the report; a new one is a module and its line here."""
 
@@ -133,6 +148,8 @@ def _result(
         "activations": arm.held_out.hash,
         "corpus": arm.corpus.hash,
     }
+    if section.inputs:
+        made_from["inputs"] = section.inputs(arm)
     name = f"{section.name}-{arm.name.replace(' ', '-')}-{fingerprint(made_from)[:12]}.json"
     path = out / "results" / name
     if path.exists() and (found := read_json(path)).get("made_from") == made_from:

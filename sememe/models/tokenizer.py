@@ -59,6 +59,10 @@ class Tokenizer:
             raise SememeError(f"{path} is not a tokenizer: {error}") from None
         return cls(backend, vocabulary=vocabulary)
 
+    def to_json(self) -> str:
+        """Return what ``tokenizer.json`` holds."""
+        return self._backend.to_str(pretty=True)
+
     def encode(self, text: str) -> list[int]:
         """Return the token ids of ``text``, no special token added.
 
