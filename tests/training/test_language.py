@@ -123,7 +123,7 @@ def test_its_held_out_loss_is_that_of_the_saved_model(
     text: tuple[Corpus, Path], trained: Path
 ) -> None:
     """Computed anew in float64, row by row, from the documents."""
-    corpus, folder = text
+    corpus, _ = text
     manifest = json.loads((trained / "manifest.json").read_text())
     model = load_model(str(trained), dtype="fp32")
     stream: list[int] = []
@@ -162,9 +162,7 @@ def test_stopped_and_gone_on_is_the_same_run(
     assert contents(out) == contents(trained)
 
 
-def test_a_finished_model_is_not_trained_again(
-    text: tuple[Corpus, Path], trained: Path
-) -> None:
+def test_a_finished_model_is_not_trained_again(text: tuple[Corpus, Path], trained: Path) -> None:
     before = contents(trained)
     train_language_model(*text, CONFIG, trained, progress=StopAt(1))
     assert contents(trained) == before
