@@ -124,7 +124,8 @@ class LmFamily:
     held_out: float = 0.05
     """Share of the documents that training never sees; that of the corpus to evaluate on."""
     widths: tuple[int, ...] = (8, 16, 24, 32, 40, 48)
-    """Width of each model, in multiples of 8; the more, the more compute."""
+    """Width of each model, in multiples of 8; the more, the more compute. Asked for later, wider
+    ones are added to those that are there."""
     out: Path | None = None
     """Directory of the family; by default a place in the cache folder, one for each text."""
     json: bool = False

@@ -21,7 +21,6 @@ from sememe.artefacts import (
     fingerprint,
     is_finished,
     read_manifest,
-    refuse_other,
     write_manifest,
 )
 from sememe.corpora.build import build_corpus
@@ -43,6 +42,8 @@ FEWEST = 4
 PASSES = 4
 """Times that a member reads the text, at most: up to about four repeats are nearly as good as new
 text (Muennighoff et al., 2305.16264)."""
+READ_ONCE = 48
+"""Width of the member that reads the text just once; wider ones read it again."""
 BATCH = 32
 """Rows that losses are computed of at once."""
 
@@ -75,24 +76,25 @@ class FamilyConfig:
 
     def members(self) -> dict[int, LanguageConfig]:
         """Return how each member is trained, by width, the smallest first."""
-        found = {}
-        for width in sorted(set(self.widths)):
-            shape = TransformerConfig(
-                width=width,
-                layers=self.layers,
-                hidden=4 * width,
-                heads=width // 8,
-                context=self.context,
-                vocabulary=self.vocabulary,
-            )
-            found[width] = LanguageConfig(
-                shape=shape,
-                tokens=max(round(self.tokens_a_weight * shape.weights), self.rows * shape.context),
-                rows=self.rows,
-                learning_rate=self.learning_rate * (32 / width) ** 0.5,
-                seed=self.seed,
-            )
-        return found
+        return {width: self.member(width) for width in sorted(set(self.widths))}
+
+    def member(self, width: int) -> LanguageConfig:
+        """Return how the member of some width is trained."""
+        shape = TransformerConfig(
+            width=width,
+            layers=self.layers,
+            hidden=4 * width,
+            heads=width // 8,
+            context=self.context,
+            vocabulary=self.vocabulary,
+        )
+        return LanguageConfig(
+            shape=shape,
+            tokens=max(round(self.tokens_a_weight * shape.weights), self.rows * shape.context),
+            rows=self.rows,
+            learning_rate=self.learning_rate * (32 / width) ** 0.5,
+            seed=self.seed,
+        )
 
 
 class Text(NamedTuple):
@@ -161,8 +163,9 @@ def make_family(
     """Train the family of some text into ``out``, by default a place in the cache folder.
 
     ``sources`` and ``held_out`` as of :func:`~sememe.corpora.build.build_corpus`. Members are made
-    one after the other, the smallest first; killed and called again it goes on where it was. Those
-    that would have to read the text more than four times are left out.
+    one after the other, the smallest first; killed and called again it goes on where it was, and
+    called with other widths it adds to the family. Those that would have to read the text more than
+    four times are left out.
 
     Raises UsageError for arguments that make no sense, SememeError where the text is too little for
     four members.
@@ -172,13 +175,11 @@ def make_family(
     text = {"sources": inputs, "held_out": held_out}
     out = out or family_folder(text)
     members = config.members()
-    settings = asdict(config)
-    if is_finished(out):
-        found = read_manifest(out, KIND)
-        refuse_other(out, {**settings, **text}, {**found["config"], **found["made_from"]})
-        return Family(out)
+    settings = {name: value for name, value in asdict(config).items() if name != "widths"}
     begin(out, {**settings, **text})
-    most = max(member.tokens for member in members.values())
+    facts = {fact["width"]: fact for fact in Family(out).members} if is_finished(out) else {}
+    if set(members) <= set(facts):
+        return Family(out)
     tokenizer = train_tokenizer(
         out / "tokenizer",
         config.vocabulary,
@@ -190,7 +191,7 @@ def make_family(
     corpus = build_corpus(
         out / "corpus",
         tokenizer,
-        tokens=round(most / (1 - held_out)),
+        tokens=round(config.member(READ_ONCE).tokens / (1 - held_out)),
         sources=sources,
         seed=config.seed,
         held_out=held_out,
@@ -204,7 +205,6 @@ def make_family(
             f"the text has {there:,} tokens to train on; a family of {FEWEST} models needs "
             f"{wanted:,}: give more text, or smaller widths"
         )
-    facts = []
     for width, member in fitting.items():
         name = f"width-{width}"
         progress.say(f"width {width}: {member.compute:.2g} operations, {member.tokens:,} tokens")
@@ -212,16 +212,17 @@ def make_family(
             corpus, out / "tokenizer", member, out / name, progress=progress
         )
         shown = ("compute", "weights", "tokens", "held_out_loss", "bytes_a_token")
-        facts.append({"name": name, **{key: made[key] for key in shown}})
+        facts[width] = {"name": name, "width": width, **{key: made[key] for key in shown}}
     if left := [width for width in members if width not in fitting]:
         progress.say(f"widths {left} are left out: {there:,} tokens are too few for them")
+    listed = [facts[width] for width in sorted(facts)]
     write_manifest(
         out,
         KIND,
         config=settings,
         made_from=text,
-        files=[f"{member['name']}/manifest.json" for member in facts],
-        members=facts,
+        files=[f"{fact['name']}/manifest.json" for fact in listed],
+        members=listed,
     )
     return Family(out)
 

@@ -119,13 +119,22 @@ def test_stopped_and_gone_on_is_the_same_family(family: Family, text: Path, tmp_
         make_family(FamilyConfig(**{**vars(SMALL), "rows": 8}), tmp_path, sources=[str(text)])
 
 
-def test_members_for_which_the_text_is_too_little_are_left_out(text: Path, tmp_path: Path) -> None:
+def test_members_are_left_out_for_which_the_text_is_too_little_and_added_later(
+    text: Path, tmp_path: Path
+) -> None:
     most = FamilyConfig(**{**vars(SMALL), "widths": (8, 16, 24, 32, 256)})
     made = make_family(most, tmp_path / "some", sources=[str(text)])
     assert [member["name"] for member in made.members] == [f"width-{w}" for w in (8, 16, 24, 32)]
     greedy = FamilyConfig(**{**vars(SMALL), "tokens_a_weight": 50.0})
     with pytest.raises(SememeError, match="a family of 4 models needs"):
         make_family(greedy, tmp_path / "none", sources=[str(text)])
+    wider = make_family(
+        FamilyConfig(**{**vars(SMALL), "widths": (16, 24, 32, 40)}),
+        tmp_path / "some",
+        sources=[str(text)],
+    )
+    assert [member["width"] for member in wider.members] == [8, 16, 24, 32, 40]
+    assert wider.members[:4] == made.members
     for widths in ((8, 16, 24), (8, 16, 24, 30), (0, 8, 16, 24)):
         with pytest.raises(UsageError, match="4 or more different multiples of 8"):
             FamilyConfig(widths=widths)
