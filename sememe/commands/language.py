@@ -123,7 +123,7 @@ class LmFamily:
     """Sources or paths of your own text; by default the default set."""
     held_out: float = 0.05
     """Share of the documents that training never sees; that of the corpus to evaluate on."""
-    widths: tuple[int, ...] = (8, 16, 24, 32, 40, 48)
+    widths: tuple[int, ...] = (8, 16, 24, 32, 40)
     """Width of each model, in multiples of 8; the more, the more compute. Asked for later, wider
     ones are added to those that are there."""
     out: Path | None = None

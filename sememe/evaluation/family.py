@@ -43,7 +43,7 @@ PASSES = 4
 """Times that a member reads the text, at most: up to about four repeats are nearly as good as new
 text (Muennighoff et al., 2305.16264)."""
 READ_ONCE = 48
-"""Width of the member that reads the text just once; wider ones read it again."""
+"""Width of a member that would read the text just once; wider ones read it again."""
 BATCH = 32
 """Rows that losses are computed of at once."""
 
@@ -52,7 +52,7 @@ BATCH = 32
 class FamilyConfig:
     """Which models are trained."""
 
-    widths: tuple[int, ...] = (8, 16, 24, 32, 40, 48)
+    widths: tuple[int, ...] = (8, 16, 24, 32, 40)
     """Width of each member, in multiples of 8; the more, the more compute."""
     layers: int = 2
     context: int = 256
