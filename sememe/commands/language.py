@@ -115,7 +115,7 @@ class TrainLm:
 class LmFamily:
     """Train the family of small language models that compute-equivalent loss is measured by.
 
-    About half an hour on 2 cores, once for all models and dictionaries on the same text, where
+    About a quarter of an hour on 2 cores, once for all models and dictionaries on the same text:
     `sememe evaluate` finds it. Goes on where it was.
     """
 

@@ -217,7 +217,7 @@ def compare(
     if all(beyond.factor <= REACH for beyond in found):
         return Measured({name: estimate}, details)
     details["followed_all_the_same"] = estimate.to_json()
-    return Measured({}, details, {name: f"{words}. The curve is followed {REACH:g} times at most"})
+    return Measured({}, details, {name: f"{words}. The curve is followed {REACH:,g} times at most"})
 
 
 class _Beyond(NamedTuple):
@@ -240,11 +240,15 @@ def _beyond(name: str, loss: float, compute: float, curve: _Curve) -> _Beyond:
         return _Beyond(1.0, "")
     if compute > most:
         factor, best = compute / most, float(curve.loss[0].min())
-        words = f"below the family's best {best:.3f}: {factor:.2g} times more compute"
+        words = f"below the family's best {best:.3f}: {_round(factor)} times more compute"
     else:
         factor, worst = least / compute, float(curve.loss[0].max())
-        words = f"above the family's worst {worst:.3f}: {factor:.2g} times less compute"
+        words = f"above the family's worst {worst:.3f}: {_round(factor)} times less compute"
     return _Beyond(factor, f"{found}, {words} than any member had")
+
+
+def _round(factor: float) -> str:
+    return f"{float(f'{factor:.2g}'):,g}"
 
 
 def _shown(values: Float[np.ndarray, " draws"]) -> dict[str, float | None]:

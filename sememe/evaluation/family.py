@@ -21,6 +21,7 @@ from sememe.artefacts import (
     fingerprint,
     is_finished,
     read_manifest,
+    verify_files,
     write_manifest,
 )
 from sememe.corpora.build import build_corpus
@@ -32,6 +33,7 @@ from sememe.models.language_model import LanguageModel
 from sememe.models.load import load_model
 from sememe.models.transformer import TransformerConfig
 from sememe.progress import Progress
+from sememe.training.language import KIND as LANGUAGE_MODEL
 from sememe.training.language import LanguageConfig, train_language_model
 
 # Axis names: texts = stretches whose bytes are predicted, models = members of a family.
@@ -108,9 +110,10 @@ class Family:
     """A finished family: the compute of its members, and their losses on any text."""
 
     def __init__(self, path: Path) -> None:
-        """Open the family in ``path``; SememeError where there is none that is finished."""
+        """Open the family in ``path``; SememeError where none is finished, or its list altered."""
         self.path = path
         self.manifest = read_manifest(path, KIND)
+        verify_files(path, self.manifest)
         self.members: list[dict[str, Any]] = self.manifest["members"]
         self.compute = np.array([member["compute"] for member in self.members])
 
@@ -129,10 +132,15 @@ class Family:
     def losses(
         self, texts: Sequence[Text], progress: Progress | None = None
     ) -> Float[np.ndarray, "models texts"]:
-        """Return the summed loss of each member on the asked part of each text, in nats."""
+        """Return the summed loss of each member on the asked part of each text, in nats.
+
+        SememeError for a member whose files do not match their checksums.
+        """
         found = np.zeros((len(self.members), len(texts)))
         for row, member in enumerate(self.members):
-            model = load_model(str(self.path / member["name"]), dtype="fp32")
+            folder = self.path / member["name"]
+            verify_files(folder, read_manifest(folder, LANGUAGE_MODEL))
+            model = load_model(str(folder), dtype="fp32")
             found[row] = text_losses(model, texts)
             if progress:
                 progress.advance(sum(len(text.asked.encode()) for text in texts))

@@ -238,6 +238,18 @@ def test_the_family_of_other_text_is_refused(
     assert "was trained on other sources" in row["left_out"]["dictionary"]
 
 
+def test_a_damaged_member_is_refused(family: Family, tmp_path: Path) -> None:
+    shutil.copytree(family.path, tmp_path / "family")
+    copy = Family(tmp_path / "family")
+    weights = tmp_path / "family" / "width-24" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+    with pytest.raises(SememeError, match=r"model.safetensors has checksum"):
+        copy.losses([Text("", "Nobody")])
+    (tmp_path / "family" / "width-8" / "manifest.json").write_text("{}")
+    with pytest.raises(SememeError, match=r"width-8/manifest.json has 2 bytes"):
+        Family(tmp_path / "family")
+
+
 def test_the_command_of_the_default_text_is_short(small_run: Path) -> None:
     from sememe.corpora.sources import SOURCES
 

@@ -125,8 +125,8 @@ def test_what_lies_beyond_the_family_is_said_in_words_and_left_out_when_far() ->
     far = at(4e18, 4e17)
     assert far.estimates == {}
     reason = far.left_out["compute_equivalent"]
-    assert "1e+05 times more compute" in reason
-    assert "followed 1000 times at most" in reason
+    assert "100,000 times more compute" in reason
+    assert "followed 1,000 times at most" in reason
     assert far.details["followed_all_the_same"]["value"] == pytest.approx(0.1, rel=1e-3)
     poor = at(1e13, 1e6)
     assert "less compute than any member had" in poor.left_out["compute_equivalent"]
