@@ -10,7 +10,7 @@ from tyro.conf import Positional
 from sememe.commands.dials import ModelDtype
 from sememe.commands.figures import show
 from sememe.errors import UsageError
-from sememe.terminal import print_heading, print_table, terminal_progress
+from sememe.terminal import print_heading, print_note, print_table, terminal_progress
 
 if TYPE_CHECKING:
     from sememe.evaluation.arms import Arm
@@ -151,7 +151,10 @@ class Evaluate:
 
 
 def print_suite(report: dict[str, Any]) -> None:
-    """Print a table a section: the dictionary with its interval, the other arms, the verdict."""
+    """Print a table a section: the dictionary with its interval, the other arms, the verdict.
+
+    Below it stands why figures of the dictionary are left out.
+    """
     names = [arm["name"] for arm in report["arms"]]
     subject, others = names[0], names[1:]
     for section in report["sections"]:
@@ -168,6 +171,12 @@ def print_suite(report: dict[str, Any]) -> None:
                 ]
             )
         print_table(("", subject, *others, "verdict"), rows)
+        reasons: dict[str, list[str]] = {}
+        for row in section["rows"]:
+            if reason := row["left_out"].get(subject):
+                reasons.setdefault(reason, []).append(row["title"])
+        for reason, titles in reasons.items():
+            print_note(f"No {', '.join(titles)}: {reason}.")
 
 
 def _short(figure: dict[str, float | None] | None) -> str:

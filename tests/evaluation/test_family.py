@@ -207,7 +207,11 @@ def test_the_family_gives_a_member_the_loss_that_the_suite_gives_it(
 
 
 def test_without_a_family_the_command_that_makes_it_is_said(
-    small_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, family: Family
+    small_run: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    family: Family,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """And once there is one it is used, though the result without one is on the disk."""
     run = tmp_path / "run"
@@ -219,6 +223,10 @@ def test_without_a_family_the_command_that_makes_it_is_said(
     assert row["left_out"]["dictionary"] == (
         "no family of language models is there for this text: `sememe lm-family --text PATH=text` "
         "trains one"
+    )
+    assert (
+        f"No compute-equivalent share: {row['left_out']['dictionary']}.\n"
+        in capsys.readouterr().out
     )
     section = evaluate(run, monkeypatch, "--family", str(there))
     assert len(section["details"]["dictionary"]["family"]) == 4
