@@ -16,7 +16,7 @@ from sememe.atlas.ranked import Ranked
 from sememe.atlas.statistics import INTERVALS, Located, Statistics, Text
 from sememe.atlas.store import STATUSES, Page
 from sememe.atlas.tokens import TOKENS_SHOWN, TokenShares, peak_tokens
-from sememe.atlas.weights import NEIGHBOURS_SHOWN, LogitEffects
+from sememe.atlas.weights import CHUNK, NEIGHBOURS_SHOWN, LogitEffects
 from sememe.corpora.corpus import Corpus, Windows
 from sememe.dictionaries.dictionary import Dictionary
 from sememe.evaluation.health import DENSE, ULTRALOW
@@ -183,7 +183,8 @@ def weights_of(
 ) -> Weights:
     """Return what the weights of a dictionary of one site say; ``directions`` are unit rows."""
     encoder, decoder = dictionary.W_enc.detach().float(), dictionary.W_dec.detach().float()
-    along = torch.linalg.vecdot(encoder, directions)
+    parts = zip(encoder.split(CHUNK), directions.split(CHUNK), strict=True)
+    along = torch.cat([torch.linalg.vecdot(*part) for part in parts])
     return Weights(
         directions,
         decoder.norm(dim=1).numpy(),
