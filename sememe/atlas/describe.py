@@ -29,7 +29,7 @@ from sememe.atlas.writing import finish_atlas, write_pages
 from sememe.corpora.corpus import Corpus, Windows
 from sememe.dictionaries.dictionary import Dictionary
 from sememe.errors import SememeError
-from sememe.evaluation.health import DENSE, ULTRALOW
+from sememe.evaluation.metrics import DENSE, ULTRALOW
 from sememe.kernels.compiled import Array
 from sememe.models.language_model import LanguageModel
 from sememe.progress import Progress
