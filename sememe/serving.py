@@ -1,9 +1,13 @@
 """Show a run: everything in its directory, its atlas and what lies beside it, in the browser."""
 
+import os
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+
+# Before torch is loaded: its threads would wait for the next search at a whole core's cost.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numpy as np
 import numpy.typing as npt
@@ -119,10 +123,8 @@ def sentence_encoder(progress: Progress | None = None) -> Encoder:
     dtype = torch.bfloat16 if fast_bf16() else torch.float32
     model = load_sentence_encoder(progress, dtype=dtype)
 
-    width = model.bert.config.hidden_size
-
     def encode(sentences: Sequence[str]) -> npt.NDArray[np.float32]:
-        found = np.empty((len(sentences), width), np.float32)
+        found = np.empty((len(sentences), model.bert.width), np.float32)
         # Of like length, so that little is padding.
         order = sorted(range(len(sentences)), key=lambda place: len(sentences[place]))
         for start in range(0, len(order), TOGETHER):

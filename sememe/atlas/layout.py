@@ -24,6 +24,8 @@ SPREAD = 10.0
 """Standard deviation of the first layout, along its longer axis."""
 SMALLEST_CLUSTER = 0.002
 """Share of the features; and never fewer than five."""
+LARGEST_CLUSTER = 0.2
+"""Share too, or one cluster may swallow nearly all, as HDBSCAN then prefers."""
 PLACED_BY = 3
 """Nearest features between which one of another dictionary lies."""
 NAMED_BY = 3
@@ -117,8 +119,12 @@ def _clusters(points: Array) -> Array:
     """(n,) numbers of clusters, the largest first; -1 for none."""
     from sklearn.cluster import HDBSCAN
 
-    smallest = max(5, round(SMALLEST_CLUSTER * len(points)))
-    found = HDBSCAN(min_cluster_size=smallest, copy=True).fit_predict(points.astype(np.float64))
+    clustering = HDBSCAN(
+        min_cluster_size=max(5, round(SMALLEST_CLUSTER * len(points))),
+        max_cluster_size=round(LARGEST_CLUSTER * len(points)),
+        copy=True,
+    )
+    found = clustering.fit_predict(points.astype(np.float64))
     sizes = np.bincount(found[found >= 0])
     rank = np.empty(len(sizes) + 1, np.int32)
     rank[np.argsort(-sizes, kind="stable")] = np.arange(len(sizes))
