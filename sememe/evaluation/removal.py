@@ -6,8 +6,9 @@ beyond what the probes of the other classes do. Spurious-correlation removal (SC
 two labels, fit a probe where both agree, take away the features of the unwanted label, and see how
 much nearer the probe comes to one that was fitted where they do not.
 
-A text is the mean activation of its last tokens. Taking features away changes a probe's margin by
-the mean values of the features times what a unit of each adds, so that no activation is rebuilt.
+A text is the mean activation of its last tokens. Features that are taken away stay at their mean
+over texts, which changes a probe's margin by what each value adds beyond the mean, so that no
+activation is rebuilt.
 
 Axis names: texts = labelled texts, features = of the dictionary, width = of an activation,
 judged = probes on texts, before or after features are taken away.
@@ -127,11 +128,20 @@ class Coded(NamedTuple):
 
 
 def without(
-    probe: Probe, coded: Coded, taken: Int64[np.ndarray, " taken"]
+    probe: Probe,
+    coded: Coded,
+    taken: Int64[np.ndarray, " taken"],
+    fitted: Bool[np.ndarray, " texts"],
 ) -> Float[np.ndarray, " texts"]:
-    """Return the margins of a probe with the features ``taken`` away."""
-    added = coded.code[:, taken] @ (coded.directions[taken] @ probe.weight)
-    margins: np.ndarray = probe.margins(coded.activation) - added
+    """Return the margins of a probe where the features ``taken`` have their means on ``fitted``.
+
+    At 0, as in SAEBench, all margins would move alike, past the threshold of the probe.
+    """
+    values = coded.code[:, taken]
+    away = values - np.asarray(values[fitted].mean(0)).reshape(1, -1)
+    margins: np.ndarray = probe.margins(coded.activation) - away @ (
+        coded.directions[taken] @ probe.weight
+    )
     return margins
 
 
@@ -198,7 +208,7 @@ def perturb(judged: Judged, classes: Classes, coded: Coded) -> Targeted:
 
     def judge(taken: Int64[np.ndarray, " taken"]) -> list[int]:
         return [
-            judged.judge(first, without(probe, coded, taken)[test], own[test])
+            judged.judge(first, without(probe, coded, taken, fitted)[test], own[test])
             for probe, own in zip(probes, labels, strict=True)
         ]
 
@@ -249,7 +259,7 @@ def unlearn(judged: Judged, pair: Pair, coded: Coded) -> list[Spurious]:
         own, unwanted = pair.labels[:, kept], pair.labels[:, other]
         ranked = strongest(coded, probes[other], unwanted, fitted, both_ways=True)
         taken = {
-            n: judged.judge(first, without(biased, coded, ranked[:n])[test], own[test])
+            n: judged.judge(first, without(biased, coded, ranked[:n], fitted)[test], own[test])
             for n in TAKEN
         }
         before, after = (
