@@ -166,6 +166,12 @@ def test_a_probe_is_freed_of_a_label_whose_features_are_taken(
         found[name] = recovered(*(accuracy[:1, [at]] for at in columns))[0]
     assert found["true"] > 0.8
     assert found["empty"] == 0
+    # at 0 in place of their means, as SAEBench has it, the same features free it of nothing
+    agree = ~test & (labels[:, 0] == labels[:, 1])
+    biased = Probe.fit(activation[agree], labels[agree, 0])
+    zeroed = biased.sees(activation - values[:, 2:] @ directions[2:])
+    right = zeroed[test] == labels[test, 0]
+    assert np.mean([right[labels[test, 0] == side].mean() for side in (False, True)]) == 0.5
 
 
 def test_margins_without_features_are_those_of_the_texts_without_them(subject: Arm) -> None:
@@ -244,7 +250,7 @@ def test_texts_are_drawn_alike_of_every_class_and_combination(subject: Arm) -> N
     # a set's classes are in the activations of tokens that say them
     judged = Judged()
     found = perturb(judged, classes, Coded.of(subject, classes.texts))
-    assert judged.accuracies[0, found.clean].mean() > 0.9
+    assert judged.accuracies[0, found.clean].mean() > 0.7  # by chance 0.5
 
 
 @pytest.mark.usefixtures("sets")
