@@ -4,6 +4,7 @@ Axis names: entities = of a kind, those known; attributes = of the kind; pairs =
 entities; width = of an activation.
 """
 
+from functools import partial
 from itertools import product
 from typing import NamedTuple
 
@@ -22,6 +23,8 @@ PAIRS: dict[SuiteName, int] = {"quick": 32, "standard": 32, "full": 128}
 """Pairs that an attribute's features are tried on, as many for cause as for isolation."""
 KNOWN = 24
 """Entities of a kind that the model must know, all attributes of each."""
+LEAST_PAIRS = 8
+"""Pairs that there must be of every two attributes."""
 CEILING = 0.5
 """Share of the pairs whose answer must change when the whole activation is exchanged."""
 
@@ -54,7 +57,8 @@ class Known(NamedTuple):
 def know(model: LanguageModel, site: str, kind: Kind, settings: Settings) -> Known | str:
     """Ask the model about a kind; return what it knows, or in words why that is too little."""
     prompts, token, entities = _questions(model, kind)
-    made_from = [kind.name, model.hash, model.dtype, [p.ids for row in prompts for p in row]]
+    ids = [prompt.ids for row in prompts for prompt in row]
+    made_from = [kind.name, model.hash, model.dtype, ids, token.tolist()]
 
     def ask() -> dict[str, Tensor]:
         rows = [
@@ -78,24 +82,16 @@ def know(model: LanguageModel, site: str, kind: Kind, settings: Settings) -> Kno
     token = token[:, chosen]
     fitting, trying = pairs_of(token, PAIRS[settings.suite], settings.seed)
 
-    def read_all() -> dict[str, Tensor]:
-        values = torch.stack([asked_activations(model, site, row) for row in prompts])
-        found = {"values": values}
-        for number, row in enumerate(prompts):
-            base, source = fitting[number].T
-            among = torch.stack([token[number, source], token[number, base]], 1)
-            up = torch.tensor([1.0, -1.0]).expand(among.shape)
-            own = [row[n] for n in base.tolist()]
-            found[f"gradients {number}"] = gradients(model, site, own, among, up)
-            base, source = trying[number, number].T
-            own = [row[n] for n in base.tolist()]
-            among = token[number, source][:, None]
-            added = values[number, source] - values[number, base]
-            answered = answers(model, site, own, among, added).token
-            found[f"ceiling {number}"] = answered == among[:, 0]
-        return found
-
-    found = kept(["exchanged", site, PAIRS[settings.suite], settings.seed, *made_from], read_all)
+    fewest = min(len(pairs) for pairs in (*fitting, *trying.values()))
+    if fewest < LEAST_PAIRS:
+        return (
+            f"what the model knows of {len(chosen)} entities of the kind {kind.name} differs in "
+            f"{fewest} pairs: at least {LEAST_PAIRS} are needed"
+        )
+    found = kept(
+        ["exchanged", site, PAIRS[settings.suite], settings.seed, *made_from],
+        partial(_exchanged, model, site, prompts, token, fitting, trying),
+    )
     ceiling = [found[f"ceiling {number}"] for number in range(len(prompts))]
     known = Known(
         kind.name,
@@ -116,6 +112,32 @@ def know(model: LanguageModel, site: str, kind: Kind, settings: Settings) -> Kno
             f"of the answers at {site}: at least {CEILING:.0%} are needed"
         )
     return known
+
+
+def _exchanged(
+    model: LanguageModel,
+    site: str,
+    prompts: list[list[Prompt]],
+    token: Int64[Tensor, "attributes entities"],
+    fitting: list[Pairs],
+    trying: dict[tuple[int, int], Pairs],
+) -> dict[str, Tensor]:
+    """Return activations, gradients, and whether a whole activation changes the answer."""
+    values = torch.stack([asked_activations(model, site, row) for row in prompts])
+    found = {"values": values}
+    for number, row in enumerate(prompts):
+        base, source = fitting[number].T
+        among = torch.stack([token[number, source], token[number, base]], 1)
+        up = torch.tensor([1.0, -1.0]).expand(among.shape)
+        own = [row[n] for n in base.tolist()]
+        found[f"gradients {number}"] = gradients(model, site, own, among, up)
+        base, source = trying[number, number].T
+        own = [row[n] for n in base.tolist()]
+        among = token[number, source][:, None]
+        added = values[number, source] - values[number, base]
+        answered = answers(model, site, own, among, added).token
+        found[f"ceiling {number}"] = answered == among[:, 0]
+    return found
 
 
 def _questions(

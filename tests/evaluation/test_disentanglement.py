@@ -30,6 +30,7 @@ from sememe.evaluation.knowledge import Known, know, pairs_of
 from sememe.evaluation.prompts import answers, prompt_of
 from sememe.evaluation.sections import NotApplicableError, Settings
 from sememe.job import Run
+from sememe.models.load import LanguageModel
 from sememe.progress import Progress
 
 SETTINGS = Settings("standard")
@@ -196,3 +197,39 @@ def test_exchanging_all_features_of_the_identity_is_exchanging_the_activation(
     for each in exchange(arm, known, shares):
         assert shares.shares[0, each.cause[arm.features]] == 0
         assert shares.shares[0, each.isolation[arm.features]] == 1
+
+
+def test_smollm2_knows_cities_and_its_activation_carries_them(
+    smollm2: LanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half of the way through the model; and with too high a bar it is refused with the shares."""
+    names = ("Paris", "Berlin", "Madrid", "Rome", "Athens", "Moscow", "Tokyo", "Cairo", "Lisbon")
+    names += ("Nice", "Munich", "Seville", "Venice", "Warsaw", "Osaka", "Oslo")
+    country, _, language = CITIES.attributes
+    facts = {name: CITIES.entities[name][::2] for name in names}
+    kind = Kind("city", (country, language), facts)
+    monkeypatch.setattr(knowledge, "KNOWN", 10)
+    monkeypatch.setitem(knowledge.PAIRS, "standard", 8)
+    found = know(smollm2, "layers.14.resid", kind, SETTINGS)
+    assert isinstance(found, Known), found
+    assert set(found.entities) <= set(names)
+    assert found.attributes == ["country", "language"]
+    for number, row in enumerate(found.prompts):
+        entity = found.entities[0]
+        text = smollm2.tokenizer.decode(row[0].ids)
+        assert text.endswith(f"{entity}{kind.attributes[number].after}")
+        assert smollm2.tokenizer.decode(row[0].ids[: row[0].at + 1]).endswith(entity)
+        said = smollm2.tokenizer.decode([int(found.token[number, 0])])
+        assert f" {facts[entity][number]}".startswith(said)
+        assert found.ceiling[number].double().mean() >= 0.5
+
+    monkeypatch.setattr(knowledge, "KNOWN", 17)
+    refused = know(smollm2, "layers.14.resid", kind, SETTINGS)
+    assert isinstance(refused, str)
+    assert "17 are needed" in refused
+    monkeypatch.setattr(knowledge, "KNOWN", 10)
+    monkeypatch.setattr(knowledge, "CEILING", 1.01)
+    refused = know(smollm2, "layers.14.resid", kind, SETTINGS)
+    assert isinstance(refused, str)
+    assert "changes" in refused
+    assert "layers.14.resid" in refused
