@@ -211,13 +211,13 @@ def summarise(spelling: Spelling, probes: list[Probe], found: list[Letter]) -> M
     letters = [
         {
             "letter": spelling.letters[each.letter],
-            "main": each.main,
+            "main_features": each.main,
             "f1": f1(own[:, n], each.guessed),
             "probe_f1": f1(own[:, n], seen[:, n]),
             "words": int(each.counted.sum()),
             "silent": int(each.silent.sum()),
             "absorbed": int(each.full.sum()),
-            "absorbing": each.absorbing,
+            "absorbing_features": each.absorbing,
         }
         for n, each in enumerate(found)
     ]

@@ -30,6 +30,8 @@ from sememe.progress import Progress
 
 EXCHANGED = (10, 50)
 """How many features are exchanged, at most."""
+SHOWN = EXCHANGED[-1]
+"""Of these, the one whose cause has an interval for every attribute."""
 CAUTION = (
     "A city's country all but settles its continent and its language, so that no features can "
     "change one and leave the others wholly alone. Compare arms; the figure itself says little."
@@ -105,7 +107,7 @@ def measure(arm: Arm, settings: Settings, progress: Progress) -> Measured:
     if not tried:
         raise NotApplicableError("; ".join(left_out))
     measured = summarise(shares, tried, left_out)
-    progress.finish(f"disentangled {measured.estimates[f'ravel_{EXCHANGED[-1]}'].value:.3f}")
+    progress.finish(f"disentangled {measured.estimates[f'ravel_{SHOWN}'].value:.3f}")
     return measured
 
 
@@ -206,9 +208,10 @@ def summarise(shares: Shares, tried: list[Tried], left_out: list[str]) -> Measur
         {
             "kind": each.kind,
             "attribute": each.attribute,
-            **{f"cause_{n}": drawn(share[:, at]).to_json() for n, at in each.cause.items()},
-            **{f"isolation_{n}": drawn(share[:, at]).to_json() for n, at in each.isolation.items()},
-            "ceiling": drawn(share[:, each.ceiling]).to_json(),
+            **{f"cause_{n}": float(share[0, at]) for n, at in each.cause.items()},
+            **{f"isolation_{n}": float(share[0, at]) for n, at in each.isolation.items()},
+            f"cause_{SHOWN}": drawn(share[:, each.cause[SHOWN]]).to_json(),
+            "ceiling": float(share[0, each.ceiling]),
             "features": each.features[EXCHANGED[0]],
         }
         for each in tried

@@ -8,7 +8,7 @@ Axis names: rows = tokens that count, texts = those drawn, width = of an activat
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,17 +36,14 @@ CLASSES = 5
 class Common:
     """Two sets of two classes that have texts in common."""
 
+    names: tuple[str, str]
+    """What the two labels are called."""
     first: str
     second: str
 
-    @property
-    def names(self) -> tuple[str, str]:
-        """What the two labels are called."""
-        return self.first, self.second
-
     def groups(self, path: Path) -> list[list[str]]:
         """Return the texts of each combination of labels: neither, second, first, both."""
-        one, two = (text_labels(name, path) for name in self.names)
+        one, two = (text_labels(name, path) for name in (self.first, self.second))
         found: list[list[str]] = [[], [], [], []]
         for text in one:
             if text in two:
@@ -59,15 +56,11 @@ class Common:
 class Sources:
     """Two sets that have a label in common; the other label is which of them a text is from."""
 
-    label: str
+    names: tuple[str, str]
+    """What the two labels are called."""
     first: tuple[str, str, str]
     """A set, and its labels for texts without and with it."""
     second: tuple[str, str, str]
-
-    @property
-    def names(self) -> tuple[str, str]:
-        """What the two labels are called."""
-        return self.label, f"{self.second[0]} rather than {self.first[0]}"
 
     def groups(self, path: Path) -> list[list[str]]:
         """Return the texts of each combination of labels: neither, second, first, both."""
@@ -100,8 +93,8 @@ _RESTAURANTS = ("112_amzn_rev", "0", "4")
 _STANDARD = Effort(
     ("97_news_class", "17_world_country"),
     (
-        Sources("praise", _MOVIES, _RESTAURANTS),
-        Common("5_hist_fig_ismale", "6_hist_fig_isamerican"),
+        Sources(("praise", "restaurant, not film"), _MOVIES, _RESTAURANTS),
+        Common(("man", "American"), "5_hist_fig_ismale", "6_hist_fig_isamerican"),
     ),
     train=80,
     test=40,
@@ -113,10 +106,10 @@ EFFORTS: dict[SuiteName, Effort] = {
         (*_STANDARD.sets, "103_it_tick", "101_disease_class", "27_art_type"),
         (
             *_STANDARD.pairs,
-            Sources("praise", _MOVIES, _SHOP),
-            Sources("praise", _RESTAURANTS, _SHOP),
-            Common("5_hist_fig_ismale", "7_hist_fig_ispolitician"),
-            Common("56_wikidatasex_or_gender", "61_wikidata_occupation_isactor"),
+            Sources(("praise", "goods, not film"), _MOVIES, _SHOP),
+            Sources(("praise", "goods, not restaurant"), _RESTAURANTS, _SHOP),
+            Common(("man", "politician"), "5_hist_fig_ismale", "7_hist_fig_ispolitician"),
+            Common(("man", "actor"), "56_wikidatasex_or_gender", "61_wikidata_occupation_isactor"),
         ),
         train=200,
         test=100,
@@ -186,7 +179,7 @@ def read_pair(
     drawn, tests = _draw(pair.groups(_package(progress)), effort, seed)
     size = len(drawn) // 4
     place = np.tile(np.arange(size), 4)
-    texts = _read(arm, " and ".join(pair.names), drawn, effort, seed)
+    texts = _read(arm, asdict(pair), drawn, effort, seed)
     kinds = np.array([(a, b) for a in (False, True) for b in (False, True)])
     labels = np.repeat(kinds, size, axis=0)
     return Pair(pair.names, texts, labels, place < tests, (place >= tests) & (place % 2 == 0))
@@ -210,7 +203,7 @@ def _draw(groups: Sequence[list[str]], effort: Effort, seed: int) -> tuple[list[
     return drawn, tests
 
 
-def _read(arm: Arm, name: str, texts: list[str], effort: Effort, seed: int) -> Texts:
+def _read(arm: Arm, name: object, texts: list[str], effort: Effort, seed: int) -> Texts:
     """Return the tokens that count, from disk if they were read before."""
     rules = TokenRules.of(arm.held_out)
     limit = rules.norm_limits.get(arm.site)

@@ -1,6 +1,6 @@
-"""Linear probes of activations: logistic regression on standardised inputs.
+"""Linear probes of activations: logistic regression on standardised inputs, and what they reach.
 
-Axis names: texts = labelled activations, width = of an activation.
+Axis names: texts = labelled activations, width = of an activation, judged = probes on texts.
 """
 
 from typing import NamedTuple
@@ -9,6 +9,8 @@ import numpy as np
 from jaxtyping import Bool, Float
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
+
+from sememe.evaluation.estimates import Shares
 
 
 class Probe(NamedTuple):
@@ -36,4 +38,25 @@ class Probe(NamedTuple):
     def sees(self, x: Float[np.ndarray, "texts width"]) -> Bool[np.ndarray, " texts"]:
         """Return which texts it takes for members."""
         found: np.ndarray = self.margins(x) > 0
+        return found
+
+
+class Judged(Shares):
+    """Which texts probes are right about."""
+
+    def judge(
+        self,
+        first: int,
+        margins: Float[np.ndarray, " texts"],
+        labels: Bool[np.ndarray, " texts"],
+    ) -> int:
+        """Note the margins of a probe on the texts from ``first`` on; return its number."""
+        right, unit = (margins > 0) == labels, first + np.arange(len(labels))
+        columns = [self.add(unit[own], right[own]) for own in (labels, ~labels)]
+        return columns[0] // 2
+
+    @property
+    def accuracies(self) -> Float[np.ndarray, "draws judged"]:
+        """The balanced accuracies, once all were judged; of all texts first, then of the draws."""
+        found: np.ndarray = (self.shares[:, ::2] + self.shares[:, 1::2]) / 2
         return found

@@ -22,15 +22,17 @@ import torch
 from jaxtyping import Bool, Float, Int64
 
 from sememe.evaluation.arms import CHUNK, Arm
-from sememe.evaluation.estimates import Shares, drawn
+from sememe.evaluation.estimates import drawn
 from sememe.evaluation.labelled_texts import EFFORTS, Classes, Pair, Texts, read_classes, read_pair
-from sememe.evaluation.linear_probe import Probe
+from sememe.evaluation.linear_probe import Judged, Probe
 from sememe.evaluation.probing import STRUCTURED, code_matrix
 from sememe.evaluation.sections import Measured, Metric, Settings
 from sememe.progress import Progress
 
 TAKEN = (5, 20, 100)
 """How many features are taken away, at most."""
+SHOWN = TAKEN[1]
+"""Of these, the one whose figures have intervals for every class and pair."""
 CAUTION = (
     "TPP and SCR are known to be unreliable: an audit finds that both fail at their standard "
     "settings (2605.18229). They stand here because others report them; choose no dictionary by "
@@ -98,7 +100,7 @@ def measure(arm: Arm, settings: Settings, progress: Progress) -> Measured:
         spurious += unlearn(judged, pair, Coded.of(arm, pair.texts))
         progress.advance(1)
     measured = summarise(judged, targeted, spurious)
-    progress.finish(f"TPP {measured.estimates[f'tpp_{TAKEN[1]}'].value:.3f}")
+    progress.finish(f"TPP {measured.estimates[f'tpp_{SHOWN}'].value:.3f}")
     return measured
 
 
@@ -165,27 +167,6 @@ def strongest(
     order = np.argsort(-effect, kind="stable")
     found: Int64[np.ndarray, " features"] = order[effect[order] > 0]
     return found
-
-
-class Judged(Shares):
-    """Which texts probes are right about."""
-
-    def judge(
-        self,
-        first: int,
-        margins: Float[np.ndarray, " texts"],
-        labels: Bool[np.ndarray, " texts"],
-    ) -> int:
-        """Note the margins of a probe on the texts from ``first`` on; return its number."""
-        right, unit = (margins > 0) == labels, first + np.arange(len(labels))
-        columns = [self.add(unit[own], right[own]) for own in (labels, ~labels)]
-        return columns[0] // 2
-
-    @property
-    def accuracies(self) -> Float[np.ndarray, "draws judged"]:
-        """The balanced accuracies, once all were judged; of all texts first, then of the draws."""
-        found: np.ndarray = (self.shares[:, ::2] + self.shares[:, 1::2]) / 2
-        return found
 
 
 class Targeted(NamedTuple):
@@ -302,8 +283,9 @@ def summarise(judged: Judged, targeted: list[Targeted], spurious: list[Spurious]
         {
             "set": each.name,
             "class": name,
-            "probe": drawn(accuracy[:, each.clean[c]]).to_json(),
-            **{f"tpp_{n}": drawn(lost[n][number][:, c]).to_json() for n in TAKEN},
+            "probe": float(accuracy[0, each.clean[c]]),
+            **{f"tpp_{n}": float(lost[n][number][0, c]) for n in TAKEN},
+            f"tpp_{SHOWN}": drawn(lost[SHOWN][number][:, c]).to_json(),
         }
         for number, each in enumerate(targeted)
         for c, name in enumerate(each.classes)
@@ -312,9 +294,10 @@ def summarise(judged: Judged, targeted: list[Targeted], spurious: list[Spurious]
         {
             "wanted": each.wanted,
             "unwanted": each.unwanted,
-            "fair": drawn(accuracy[:, each.fair]).to_json(),
-            "biased": drawn(accuracy[:, each.biased]).to_json(),
-            **{f"without_{n}": drawn(accuracy[:, each.taken[n]]).to_json() for n in TAKEN},
+            "fair": float(accuracy[0, each.fair]),
+            "biased": float(accuracy[0, each.biased]),
+            **{f"without_{n}": float(accuracy[0, each.taken[n]]) for n in TAKEN},
+            "gain": drawn(accuracy[:, each.taken[SHOWN]] - accuracy[:, each.biased]).to_json(),
         }
         for each in spurious
     ]

@@ -23,11 +23,10 @@ from sememe.evaluation.labelled_texts import (
     read_classes,
     read_pair,
 )
-from sememe.evaluation.linear_probe import Probe
+from sememe.evaluation.linear_probe import Judged, Probe
 from sememe.evaluation.removal import (
     METRICS,
     Coded,
-    Judged,
     measure,
     perturb,
     recovered,
@@ -225,7 +224,10 @@ def sets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(labelled_texts, "_package", lambda _progress: Path())
     effort = Effort(
         ("kinds",),
-        (Common("first", "second"), Sources("good", ("first", "0", "1"), ("other", "bad", "good"))),
+        (
+            Common(("a", "b"), "first", "second"),
+            Sources(("good", "other"), ("first", "0", "1"), ("other", "bad", "good")),
+        ),
         train=20,
         test=10,
         tokens=4,
