@@ -23,6 +23,7 @@ from sememe.evaluation.probing import STRUCTURED
 from sememe.evaluation.prompts import answers
 from sememe.evaluation.sections import Measured, Metric, NotApplicableError, Settings
 from sememe.evaluation.spelling import LETTERS, Spelling, spell
+from sememe.models.language_model import LanguageModel
 from sememe.progress import Progress
 
 EFFECT = 1.0
@@ -115,13 +116,20 @@ def measure(arm: Arm, settings: Settings, progress: Progress) -> Measured:
     for letter in known:
         found.append(examine(coded, spelling, letter, probes[letter]))
         progress.advance(1)
-    by_effect(arm, coded, spelling, found, settings.seed)
+    by_effect(arm.model, arm.site, coded, spelling, found, settings.seed)
     measured = summarise(spelling, probes, found)
     progress.finish(f"absorbed {measured.estimates['absorption_full'].value:.3f}")
     return measured
 
 
-def by_effect(arm: Arm, coded: Coded, spelling: Spelling, found: list[Letter], seed: int) -> None:
+def by_effect(
+    model: LanguageModel,
+    site: str,
+    coded: Coded,
+    spelling: Spelling,
+    found: list[Letter],
+    seed: int,
+) -> None:
     """Take features away from words whose main ones are silent, and note where one stands out.
 
     Of more than 64 such words some are drawn, and each of these counts for several.
@@ -141,8 +149,8 @@ def by_effect(arm: Arm, coded: Coded, spelling: Spelling, found: list[Letter], s
     added = torch.cat([torch.zeros(len(words), 1, change.shape[2]), change], 1)
     prompts = [spelling.prompts[n] for n in words.tolist() for _ in range(TRIED + 1)]
     logits = answers(
-        arm.model,
-        arm.site,
+        model,
+        site,
         prompts,
         spelling.among.expand(len(prompts), -1),
         added.flatten(0, 1),

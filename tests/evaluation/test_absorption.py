@@ -8,10 +8,10 @@ import scipy.sparse
 import sklearn.metrics
 import torch
 
-from sememe.evaluation import spelling
+from sememe.evaluation import absorption, spelling
 from sememe.evaluation.absorption import mean_f1, over_others, stands_out, summarise
-from sememe.evaluation.letters import Coded, Taken, examine, f1, main_features, probe
-from sememe.evaluation.prompts import Prompt
+from sememe.evaluation.letters import Coded, Letter, Taken, examine, f1, main_features, probe
+from sememe.evaluation.prompts import Prompt, answers, asked_activations, gradients, prompt_of
 from sememe.evaluation.sections import NotApplicableError
 from sememe.evaluation.spelling import Spelling, spell, words_by_letter
 from sememe.models.load import LanguageModel
@@ -127,6 +127,51 @@ def test_absorbed_words_are_found_and_no_others() -> None:
     expected = np.mean([2 * own / (own + 10) for own in (7, 9, 9, *[10] * 7)])
     assert measured.estimates["letter_f1"].value == pytest.approx(expected)
     assert measured.details["letters"][0]["absorbed"] == 3
+
+
+def test_effects_are_those_of_plain_runs_without_each_feature(
+    tiny_llama: LanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every dimension of the stream is a feature; the largest effect of three counts if alone."""
+    model, width = tiny_llama, tiny_llama.width(SITE)
+    words = [" sun", " sea", " ship", " hills", " first", " calm"]
+    made = [prompt_of(model.tokenizer, "The", word, " is") for word in words]
+    prompts = [prompt for prompt in made if prompt]
+    values = asked_activations(model, SITE, prompts)
+    among, label = torch.tensor([40, 50, 60]), torch.tensor([0, 1, 2, 0, 1, 2])
+    weight = torch.full((6, 3), -0.5).scatter(1, label[:, None], 1.0)
+    gradient = gradients(model, SITE, prompts, among.expand(6, -1), weight)
+    every = torch.ones(6, dtype=torch.bool)
+    spelt = Spelling(words, "abc", label, every, prompts, among, values, every, gradient)
+    directions = torch.cat([torch.eye(width), -torch.eye(width)]).double()
+    code = torch.relu(values.double() @ directions.T)
+    coded = Coded(
+        scipy.sparse.csr_array(code.numpy()), values.double().numpy(), directions.numpy(),
+        np.ones(width),
+    )  # fmt: skip
+
+    def margin(n: int, added: torch.Tensor) -> float:
+        logits = answers(model, SITE, [prompts[n]], among[None], added[None].float()).logits
+        return float((logits[0] * weight[n]).sum())
+
+    expected = []
+    for n in range(6):
+        lost = (code[n] * (directions @ gradient[n].double())).argsort(descending=True)[:3]
+        whole = margin(n, torch.zeros(width))
+        effects = [whole - margin(n, -code[n, f] * directions[f]) for f in lost]
+        largest, second, _ = sorted(effects, reverse=True)
+        expected.append(largest - second)
+    bar = float(np.median(expected))
+    monkeypatch.setattr(absorption, "EFFECT", bar)
+    nothing, cosine = np.zeros(6, np.bool_), np.ones(2 * width)
+    found = [
+        Letter(n, [0], nothing, own, own, np.zeros(6), nothing, np.zeros(6), cosine, [])
+        for n, own in enumerate((label[:, None] == torch.arange(3)).numpy().T)
+    ]
+    absorption.by_effect(model, SITE, coded, spelt, found, 0)
+    effect = np.sum([each.effect for each in found], axis=0)
+    np.testing.assert_array_equal(effect > 0, np.array(expected) >= bar - 1e-9)
+    assert 0 < effect.sum() < 6
 
 
 def test_a_model_without_words_is_refused(tiny_llama: LanguageModel) -> None:
