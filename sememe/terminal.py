@@ -127,9 +127,9 @@ def print_heading(title: str) -> None:
     Console().print(Text(f"\n{title}", style="bold"))
 
 
-def print_note(text: str) -> None:
-    """Print what stands below a table, to standard output."""
-    Console(soft_wrap=True).print(Text(text))
+def print_text(text: str) -> None:
+    """Print a paragraph to standard output."""
+    Console().print(Text(text))
 
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:

@@ -10,7 +10,7 @@ from tyro.conf import Positional
 from sememe.commands.dials import ModelDtype
 from sememe.commands.figures import show
 from sememe.errors import UsageError
-from sememe.terminal import print_heading, print_note, print_table, terminal_progress
+from sememe.terminal import print_heading, print_table, print_text, terminal_progress
 
 if TYPE_CHECKING:
     from sememe.evaluation.arms import Arm
@@ -159,6 +159,8 @@ def print_suite(report: dict[str, Any]) -> None:
     subject, others = names[0], names[1:]
     for section in report["sections"]:
         print_heading(section["title"])
+        if section["caution"]:
+            print_text(section["caution"])
         rows = []
         for row in section["rows"]:
             figures = row["figures"]
@@ -176,7 +178,7 @@ def print_suite(report: dict[str, Any]) -> None:
             if reason := row["left_out"].get(subject):
                 reasons.setdefault(reason, []).append(row["title"])
         for reason, titles in reasons.items():
-            print_note(f"No {', '.join(titles)}: {reason}.")
+            print_text(f"No {', '.join(titles)}: {reason}.")
 
 
 def _short(figure: dict[str, float | None] | None) -> str:

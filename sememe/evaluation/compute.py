@@ -42,6 +42,11 @@ TERA = 1e12
 REACH = 1000.0
 """Beyond this factor from the family's smallest or largest compute the curve is not followed."""
 
+CAUTION = (
+    "Where a loss lies beyond those of the family, its curve is followed there, which no interval "
+    "covers; the details say how far."
+)
+
 METRICS = (
     Metric(
         "compute_equivalent",
