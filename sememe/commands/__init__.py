@@ -13,6 +13,7 @@ from sememe.commands.evaluating import Evaluate
 from sememe.commands.exporting import Export
 from sememe.commands.importing import Import
 from sememe.commands.inputs import Corpus, Harvest, Sites
+from sememe.commands.intervening import Steer
 from sememe.commands.job import Index, Map, Plan, Serve
 from sememe.commands.studies import Study
 
@@ -29,6 +30,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "describe": Describe,
     "index": Index,
     "serve": Serve,
+    "steer": Steer,
     "export": Export,
     "import": Import,
     "sites": Sites,
