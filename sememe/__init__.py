@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from sememe.dictionaries.dictionary import Dictionary
     from sememe.errors import SememeError, UsageError
     from sememe.evaluation.evaluate import evaluate
+    from sememe.intervention.attribution import attribute
     from sememe.intervention.changes import Change
     from sememe.intervention.features import FeatureSet
     from sememe.intervention.intervene import intervene
@@ -55,6 +56,7 @@ __all__ = [
     "Stream",
     "TrainConfig",
     "UsageError",
+    "attribute",
     "corpus",
     "describe",
     "evaluate",
@@ -89,6 +91,7 @@ _PLACES = {
     "Stream": "sememe.activations.stream",
     "TrainConfig": "sememe.training.config",
     "UsageError": "sememe.errors",
+    "attribute": "sememe.intervention.attribution",
     "corpus": "sememe.corpora.build:build_corpus",
     "describe": "sememe.atlas.describe",
     "evaluate": "sememe.evaluation.evaluate",

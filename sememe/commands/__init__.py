@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from sememe.commands.activations import Activations
+from sememe.commands.attributing import Attribute
 from sememe.commands.dials import Recipe
 from sememe.commands.dictionaries import Describe, Train
 from sememe.commands.evaluating import Evaluate
@@ -31,6 +32,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "index": Index,
     "serve": Serve,
     "steer": Steer,
+    "attribute": Attribute,
     "export": Export,
     "import": Import,
     "sites": Sites,

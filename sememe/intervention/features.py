@@ -18,6 +18,7 @@ from sememe.errors import UsageError
 from sememe.intervention.changes import Amount
 from sememe.kernels import Code
 from sememe.models.language_model import LanguageModel
+from sememe.models.tokenizer import Tokenizer
 
 # Axis names: tokens = some tokens of a pass, n = chosen features, k = entries of a code.
 
@@ -125,6 +126,13 @@ class FeatureSet:
                 "atlas (`sememe describe`): give a value in units of the code instead"
             )
         return self.atlas.columns[column]
+
+    def top_tokens(self, feature: int, tokenizer: Tokenizer) -> list[str]:
+        """Return the tokens of its strongest examples; none where there is no atlas."""
+        if self.atlas is None:
+            return []
+        found = self.atlas.columns["tokens"][feature].tolist()
+        return [tokenizer.decode([token]) for token in found if token >= 0]
 
     def directions(self, features: Int[Tensor, " n"]) -> Float[Tensor, "n write_width"]:
         """Return what one unit of each feature adds to a raw activation."""

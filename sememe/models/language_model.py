@@ -168,6 +168,20 @@ class LanguageModel:
         gradient: Tensor = (to_logits.to(self.device, torch.float32) @ head.weight.float()) * scale
         return gradient - gradient.mean(-1, keepdim=True) if centred else gradient
 
+    def final_scale(
+        self, stream: Float[Tensor, "n width"], normed: Float[Tensor, "n width"]
+    ) -> Float[Tensor, " n"]:
+        """Return what the final norm multiplies each row by, apart from its weight and bias.
+
+        ``stream`` is what it reads and ``normed`` what it returns.
+        """
+        norm = self._final_norm()
+        scale, centred = _norm_scale(norm)
+        bias = getattr(norm, "bias", None)
+        rows = (stream - stream.mean(-1, keepdim=True) if centred else stream) * scale
+        whole = normed if bias is None else normed - bias
+        return (whole * rows).sum(-1) / rows.square().sum(-1)
+
     def writes_to_stream(self, site: str) -> bool:
         """Whether an activation at ``site`` is the residual stream, or is added to it unchanged.
 
