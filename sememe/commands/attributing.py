@@ -72,13 +72,13 @@ class Attribute(Subject):
     def _attributed(
         self, model: "LanguageModel", features: "FeatureSet", prompt: str
     ) -> dict[str, Any]:
-        from sememe.intervention.attribution import Attribution, effects_of, look
+        from sememe.intervention.attribution import Attribution, effects_of, figure_of, look
         from sememe.models.generation import prompt_ids
 
         text = look(model, features, prompt_ids(model, prompt))
         figure, on = self._figure(model, text)
         effects = effects_of(model, features, text, figure, way=self.way)
-        value = float(figure(text.logits[None], text.ids))
+        value = figure_of(text, figure)
         found = Attribution(text, value, effects)
         return {
             "prompt": prompt,
@@ -98,7 +98,7 @@ class Attribute(Subject):
                 raise UsageError("--loss is of the whole prompt: leave --target and --baseline out")
             return Loss(), "loss on the prompt"
         target = (
-            int(text.logits[-1].argmax()) if self.target is None else _token(model, self.target)
+            int(text.logits[0, -1].argmax()) if self.target is None else _token(model, self.target)
         )
         baseline = None if self.baseline is None else _token(model, self.baseline)
         shown = [model.tokenizer.decode([target]), self.baseline]
@@ -111,7 +111,7 @@ class Attribute(Subject):
         from sememe.corpora.corpus import Corpus
         from sememe.intervention.agreement import agreement, held_out_texts
 
-        place = Path(self.subject[-1])
+        place = Path((self.subject, *self.dictionaries)[-1])
         corpus = place / "corpus" if (place / "corpus").is_dir() else place.parent / "corpus"
         texts = held_out_texts(
             Corpus.open(corpus), model.tokenizer.bos, self.correlate, self.length, self.seed

@@ -23,9 +23,10 @@ if TYPE_CHECKING:
 class Subject:
     """A model and the dictionaries of its features."""
 
-    subject: Positional[tuple[str, ...]]
-    """A run of `sememe map`, or a model and then dictionaries or runs: MODEL DICT ... The model may
-    be left out where a dictionary knows which it was made for."""
+    subject: Positional[str]
+    """A run of `sememe map`, a dictionary's directory, or a model before dictionaries."""
+    dictionaries: Positional[tuple[str, ...]] = ()
+    """Dictionaries or runs, one or several; their model may be left out where they say which."""
     model_dtype: ModelDtype | None = None
     """What the model computes in; by default what the run's did."""
     accept_terms: bool = False
@@ -35,34 +36,35 @@ class Subject:
         """Load the model and open the dictionaries."""
         from sememe.artefacts import is_finished
         from sememe.intervention.features import FeatureSet
+        from sememe.job import Run
         from sememe.models.load import load_model
 
         def holds_features(word: str) -> bool:
-            path = Path(word)
-            return any(is_finished(place) for place in (path, path / "dictionary"))
+            return any(is_finished(place) for place in (Path(word), Run(Path(word)).dictionary))
 
-        if not self.subject:
-            raise UsageError("nothing to open: expected a run, or MODEL DICT ...")
-        names, paths = self.subject[:1], self.subject[1:]
-        if holds_features(names[0]):
-            names, paths = (), self.subject
-        elif not paths and Path(names[0]).is_dir():
+        known = holds_features(self.subject)
+        if not known and not self.dictionaries:
             raise UsageError(
-                f"{names[0]} holds no finished dictionary: expected a run of `sememe map`, or "
-                "MODEL DICT ..."
+                f"{self.subject} holds no finished dictionary: expected a run of `sememe map`, a "
+                "dictionary's directory, or MODEL DICT ..."
             )
-        elif not paths:
-            raise UsageError(f"{names[0]} is no run: expected a run of `sememe map`, or MODEL DICT")
+        paths = (self.subject, *self.dictionaries) if known else self.dictionaries
         opened = [FeatureSet.open(path) for path in paths]
+        if known and self.model_dtype is None and is_finished(Run(Path(paths[0])).dictionary):
+            return Run(Path(paths[0])).load_model(progress), opened
         facts = opened[0].dictionary.manifest.get("made_from", {})
-        name = names[0] if names else facts.get("model_name")
+        name = facts.get("model_name") if known else self.subject
         if name is None:
             raise UsageError(
                 f"{paths[0]} does not say which model it was made for: write MODEL {paths[0]}"
             )
-        dtype = self.model_dtype or facts.get("model_dtype", "auto")
-        accepted = self.accept_terms or not names  # whoever made the run has accepted them
-        return load_model(name, dtype=dtype, accept_terms=accepted, progress=progress), opened
+        model = load_model(
+            name,
+            dtype=self.model_dtype or facts.get("model_dtype", "auto"),
+            accept_terms=self.accept_terms or known,  # whoever made it has
+            progress=progress,
+        )
+        return model, opened
 
 
 def one_of(features: "list[FeatureSet]", site: str) -> "FeatureSet":
@@ -96,10 +98,10 @@ def parse_change(
 class Steer(Subject):
     """Continue prompts with changed features, beside the same without."""
 
-    feature: UseAppendAction[tuple[str, ...]]
+    feature: UseAppendAction[tuple[str, ...]] = ()
     """FEATURE=HOW, or SITE:FEATURE=HOW with several dictionaries; again for several. HOW is a value
     (2.5), a multiple of the observed maximum (5x), mean, scale:F, add:V, add:Fx, or out."""
-    prompt: UseAppendAction[tuple[str, ...]]
+    prompt: UseAppendAction[tuple[str, ...]] = ()
     """What to continue; again for several."""
     scope: str = "all"
     """Tokens that are changed: all, prompt, new, or positions such as 3, 3:6 or 3:."""
@@ -117,6 +119,10 @@ class Steer(Subject):
     def __call__(self) -> None:
         from sememe.intervention.steering import steer
 
+        if not self.feature or not self.prompt:
+            raise UsageError(
+                "expected --feature FEATURE=HOW and --prompt TEXT, at least one of each"
+            )
         with terminal_progress() as progress:
             model, features = self.opened(progress)
             changes: dict[FeatureSet, dict[int, Change]] = {}

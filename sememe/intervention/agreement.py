@@ -76,7 +76,7 @@ def _pearson(sums: Float[np.ndarray, "draws six"]) -> Float[np.ndarray, " draws"
 
 def likeliest_two(text: Text) -> Figure:
     """Return the difference of the two likeliest next tokens after a text."""
-    first, second = text.logits[-1].topk(2).indices.tolist()
+    first, second = text.logits[0, -1].topk(2).indices.tolist()
     return LogitDifference(first, second)
 
 

@@ -86,7 +86,10 @@ class Text(NamedTuple):
 
     ids: Int[Tensor, " time"]
     firings: Firings
-    logits: Float[Tensor, "time vocab"]
+    logits: Float[Tensor, "batch time vocab"]
+    """Of the one copy, with gradients to ``leaf``."""
+    leaf: Float[Tensor, "batch time write_width"]
+    """The activations where the features are written."""
     final_scale: Float[Tensor, " time"] | None
     """What the final norm multiplies by; None where the site has no direct path to it."""
 
@@ -135,7 +138,12 @@ def attribute(
     """
     text = look(model, features, ids)
     effects = effects_of(model, features, text, figure, way=way, steps=steps)
-    return Attribution(text, float(figure(text.logits[None], text.ids)), effects)
+    return Attribution(text, figure_of(text, figure), effects)
+
+
+def figure_of(text: Text, figure: Figure) -> float:
+    """Return the figure of a text as it is."""
+    return float(figure(text.logits.detach(), text.ids))
 
 
 def look(model: LanguageModel, features: FeatureSet, ids: Sequence[int]) -> Text:
@@ -150,27 +158,31 @@ def look(model: LanguageModel, features: FeatureSet, ids: Sequence[int]) -> Text
     seen: dict[str, Tensor] = {}
 
     def keep(site: str, x: Float[Tensor, "batch time width"]) -> Float[Tensor, "batch time width"]:
-        seen[site] = x[0].float()
+        seen[site] = x.detach()[0].float()
         return x
 
+    def put(x: Float[Tensor, "batch time width"]) -> Float[Tensor, "batch time width"]:
+        seen["leaf"] = x.detach().requires_grad_()
+        return seen["leaf"]
+
     layout = layout_of(model.module)
-    direct = layout is not None and model.writes_to_stream(features.writes)
-    sites = [features.reads]
-    if layout is not None and direct:
+    norm = None
+    if layout is not None and model.writes_to_stream(features.writes):
         norm = f"module:{layout.norm}"
-        sites += [f"{norm}:in", norm]
     with ExitStack() as stack:
-        for site in sites:
+        stack.enter_context(replaced(model, features.reads, partial(keep, features.reads)))
+        stack.enter_context(replaced(model, features.writes, put))
+        for site in () if norm is None else (f"{norm}:in", norm):
             stack.enter_context(replaced(model, site, partial(keep, site)))
-        logits = model.logits(row[None])[0]
-    scale = model.final_scale(*(seen[site] for site in sites[1:])) if direct else None
+        logits = model.logits(row[None], grad=True)
+    scale = None if norm is None else model.final_scale(seen[f"{norm}:in"], seen[norm])
     rows = seen[features.reads]
     kept = features.kept(row, rows)
     code = features.encode(rows[kept])
     there = code.values > 0
     place = kept.nonzero().expand(there.shape)
     firings = Firings(place[there], code.indices[there].long(), code.values[there])
-    return Text(row, firings, logits, scale)
+    return Text(row, firings, logits, seen["leaf"], scale)
 
 
 def effects_of(
@@ -191,7 +203,7 @@ def effects_of(
     elif way == "integrated":
         vectors = _integrated(model, features, text, figure, steps)
     else:
-        vectors = _gradients(model, features, text, figure, torch.zeros(1, 1, 1))[0]
+        vectors = _gradient(features, figure(text.logits, text.ids), text.leaf)[0]
     return along(features, text, vectors)
 
 
@@ -214,7 +226,7 @@ def ablate(
     groups: Sequence[Int[Tensor, " _"]],
 ) -> Float[Tensor, " groups"]:
     """Return what the figure falls by when each group of firings is set to 0, the rest kept."""
-    base = figure(text.logits[None], text.ids)
+    base = figure_of(text, figure)
     batch = max(1, BATCH_TOKENS // len(text.ids))
     effects = []
     for first in range(0, len(groups), batch):
@@ -241,30 +253,24 @@ def _add(
     return x + moved.to(x)
 
 
-def _gradients(
-    model: LanguageModel,
+def _constant(value: Tensor, _: Tensor) -> Tensor:
+    return value
+
+
+def _gradient(
     features: FeatureSet,
-    text: Text,
-    figure: Figure,
-    moved: Float[Tensor, "batch ..."],
-) -> Float[Tensor, "batch time width"]:
-    """Return the gradients of the figure at the activations, moved by so much in each copy."""
-    leaves: list[Tensor] = []
-
-    def put(x: Float[Tensor, "batch time width"]) -> Float[Tensor, "batch time width"]:
-        leaves.append((x + moved.to(x)).detach().requires_grad_())
-        return leaves[0]
-
-    with replaced(model, features.writes, put):
-        logits = model.logits(text.ids.expand(len(moved), -1), grad=True)
-    figure(logits, text.ids).sum().backward()
-    gradient = leaves[0].grad
-    if gradient is None or not gradient.isfinite().all():
+    figures: Float[Tensor, " batch"],
+    leaf: Float[Tensor, "batch time write_width"],
+) -> Float[Tensor, "batch time write_width"]:
+    """Return the gradient of each copy's figure at its activations."""
+    (found,) = torch.autograd.grad(figures.sum(), leaf, retain_graph=True, allow_unused=True)
+    if found is None or not found.isfinite().all():
         raise SememeError(
             f"the figure has no finite gradient at {features.writes}: it does not depend on what "
             "the model does there"
         )
-    return gradient.float().cpu()
+    gradient: Tensor = found.float().cpu()
+    return gradient
 
 
 def _integrated(
@@ -276,8 +282,10 @@ def _integrated(
     total = torch.zeros_like(whole)
     missing = 1 - (torch.arange(steps) + 0.5) / steps  # of the features, at each place of the path
     for part in missing.split(max(1, BATCH_TOKENS // len(text.ids))):
-        moved = -part[:, None, None] * whole
-        total += _gradients(model, features, text, figure, moved).sum(0)
+        leaf = (text.leaf.detach() - (part[:, None, None] * whole).to(text.leaf)).requires_grad_()
+        with replaced(model, features.writes, partial(_constant, leaf)):
+            logits = model.logits(text.ids.expand(len(part), -1), grad=True)
+        total += _gradient(features, figure(logits, text.ids), leaf).sum(0)
     return total / steps
 
 
@@ -287,6 +295,5 @@ def _direct(
     if text.final_scale is None:
         raise UsageError(f"site {features.writes} has no direct path to the logits")
     logits = text.logits.detach().float().requires_grad_()
-    figure(logits[None], text.ids).sum().backward()
-    assert logits.grad is not None
-    return (model.direct_gradient(logits.grad) * text.final_scale[:, None]).cpu()
+    (at_logits,) = torch.autograd.grad(figure(logits, text.ids).sum(), logits)
+    return (model.direct_gradient(at_logits[0]) * text.final_scale[:, None]).cpu()

@@ -241,7 +241,7 @@ def test_attribution_agrees_with_ablation_and_activation_less(
     text = look(model, features, texts[0])
     mine = found.feature[found.text == 0]
     (group,) = ((text.firings.feature == int(mine[2])).nonzero()[:, 0],)
-    first, second = text.logits[-1].topk(2).indices.tolist()
+    first, second = text.logits[0, -1].topk(2).indices.tolist()
     true = ablate(model, features, text, LogitDifference(first, second), [group])
     assert found.ablation[2] == pytest.approx(float(true[0]), abs=1e-4)
     activation = found.ways["activation"][2]
