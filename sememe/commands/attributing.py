@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tyro.conf import UseAppendAction
 
-from sememe.commands.figures import show
+from sememe.commands.figures import show, with_interval
 from sememe.commands.intervening import Subject, one_of
 from sememe.errors import UsageError
 from sememe.terminal import print_heading, print_table, terminal_progress
@@ -181,11 +181,8 @@ def _print_correlations(found: dict[str, Any]) -> None:
         f"{found['pairs']} features of {found['texts']} texts of {found['length']} tokens; effects "
         f"on the {found['of']}\n"
     )
-    rows = []
-    for way, kinds in found["correlation_with_ablation"].items():
-        row = [way]
-        for kind in ("pearson", "spearman"):
-            figure = kinds[kind]
-            row.append(f"{figure['value']:.3f} ({figure['low']:.3f} to {figure['high']:.3f})")
-        rows.append(row)
+    rows = [
+        [way, with_interval(kinds["pearson"]), with_interval(kinds["spearman"])]
+        for way, kinds in found["correlation_with_ablation"].items()
+    ]
     print_table(("way", "Pearson with ablation", "ranks with ablation"), rows)
