@@ -6,7 +6,9 @@ bit for bit, in its own number type, in fp32 and while it generates with a cache
 backward pass; ``attribution_cpu_seconds`` are of all threads, which other work on the machine moves
 less. ``attribution_correlation``: Pearson correlation of that with ablating features one by one
 (Scaling Monosemanticity, 2024, has .81 for attribution and .12 for activation). ``steer_ratio``:
-seconds of generating with a feature clamped, by those without, by turns.
+seconds of generating with a feature clamped, by those without, by turns. ``monitor_overhead``: the
+share of tokens a second that watching 16 features costs while the model writes; of the CPU seconds
+of all threads as ``monitor_overhead_cpu``.
 
 With ``--run`` on a run's dictionary and its held-out text; otherwise features are random directions
 and the texts random tokens, whose correlations say nothing of real features. Run it as
@@ -20,7 +22,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from statistics import median
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin would count as work
 
@@ -37,11 +39,14 @@ from sememe.intervention.agreement import agreement, held_out_texts, likeliest_t
 from sememe.intervention.attribution import attribute, look
 from sememe.intervention.features import FeatureSet
 from sememe.intervention.intervene import intervene
+from sememe.intervention.monitor import Monitor, Watch
 from sememe.job import Run, middle_site
 from sememe.models.generation import generate
 from sememe.models.language_model import LanguageModel
 from sememe.models.load import load_model
 
+WATCHED = 16
+"""Features that the monitor watches."""
 PUBLISHED = {"attribution": 0.81, "activation": 0.12}
 """Correlations with ablation in Scaling Monosemanticity (2024)."""
 
@@ -116,6 +121,12 @@ def taken(work: Callable[[], object], rounds: int) -> Taken:
     return Taken(*(median(part) for part in zip(*every, strict=True)))
 
 
+def ratio(these: list[Taken], those: list[Taken], of: Literal["wall", "cpu"] = "wall") -> float:
+    """Return the median of the quotients of what two kinds of work took in each round."""
+    pairs = zip(these, those, strict=True)
+    return median(getattr(this, of) / getattr(that, of) for this, that in pairs)
+
+
 def identity_exact(model: LanguageModel, features: FeatureSet, ids: list[int]) -> bool:
     """Return whether multiplying every feature by one changes no logit and no token."""
     ones = dict.fromkeys(range(features.dictionary.config.features), "scale:1")
@@ -142,14 +153,19 @@ def measure(settings: Settings) -> dict[str, Any]:
         taken(partial(attribute, exact, features, long, figure, way=way), settings.rounds)
         for way in ("gradient", "direct")
     )
-    feature = int(text.firings.feature[-1])
-    clamp = {features: {feature: 2 * float(text.firings.value.max())}}
-    write = partial(generate, model, [long[:8]], tokens=32)
-    plain, steered = [], []
+    strongest = float(text.firings.value.max())
+    clamp = {features: {int(text.firings.feature[-1]): 2 * strongest}}
+    chosen = text.firings.feature.unique()[:WATCHED].tolist()
+    watches = [Watch(features.reads, number, strongest / 4) for number in chosen]
+    monitor = Monitor(watches, [features])
+    write = partial(generate, model, [long[:8]], tokens=settings.tokens)
+    plain, steered, watched = [], [], []
     for _ in range(settings.rounds):
-        plain.append(taken(write, 1).wall)
+        plain.append(taken(write, 1))
         with intervene(model, clamp):
-            steered.append(taken(write, 1).wall)
+            steered.append(taken(write, 1))
+        with monitor.watching(model, lambda _: None):
+            watched.append(taken(write, 1))
     agreed = agreement(exact, features, texts, per_text=settings.per_text)
     correlations = agreed.correlations()
     return {
@@ -165,7 +181,9 @@ def measure(settings: Settings) -> dict[str, Any]:
         "correlations": {way: kinds["pearson"] for way, kinds in correlations.items()},
         "rank_correlations": {way: kinds["spearman"] for way, kinds in correlations.items()},
         "published": PUBLISHED,
-        "steer_ratio": median(steered) / median(plain),
+        "steer_ratio": ratio(steered, plain),
+        "monitor_overhead": ratio(watched, plain) - 1,
+        "monitor_overhead_cpu": ratio(watched, plain, "cpu") - 1,
     }
 
 

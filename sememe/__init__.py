@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from sememe.intervention.changes import Change
     from sememe.intervention.features import FeatureSet
     from sememe.intervention.intervene import intervene
+    from sememe.intervention.monitor import Monitor
     from sememe.intervention.steering import steer
     from sememe.job import MapConfig, plan
     from sememe.job import map_model as map
@@ -51,6 +52,7 @@ __all__ = [
     "LiveStream",
     "MapConfig",
     "MemoryStream",
+    "Monitor",
     "SememeError",
     "Site",
     "Stream",
@@ -86,6 +88,7 @@ _PLACES = {
     "LiveStream": "sememe.activations.live",
     "MapConfig": "sememe.job",
     "MemoryStream": "sememe.activations.stream",
+    "Monitor": "sememe.intervention.monitor",
     "SememeError": "sememe.errors",
     "Site": "sememe.models.sites",
     "Stream": "sememe.activations.stream",

@@ -16,6 +16,7 @@ from sememe.commands.importing import Import
 from sememe.commands.inputs import Corpus, Harvest, Sites
 from sememe.commands.intervening import Steer
 from sememe.commands.job import Index, Map, Plan, Serve
+from sememe.commands.monitoring import Monitor
 from sememe.commands.studies import Study
 
 __all__ = ["COMMANDS", "Map", "Recipe", "Train"]
@@ -33,6 +34,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "serve": Serve,
     "steer": Steer,
     "attribute": Attribute,
+    "monitor": Monitor,
     "export": Export,
     "import": Import,
     "sites": Sites,

@@ -25,6 +25,11 @@ class Pass(NamedTuple):
     new: Bool[Tensor, " tokens"]
     """Whether the token was generated, and not part of the prompt."""
 
+    @property
+    def row(self) -> Int[Tensor, " tokens"]:
+        """The row that each token stands in."""
+        return self.valid.nonzero()[:, 0]
+
     @classmethod
     def of(cls, arguments: dict[str, Any], prompt: Sequence[int] | int | None) -> "Pass":
         """Return where the tokens stand, from what the model is given.
