@@ -16,7 +16,7 @@ from sememe.models.language_model import LanguageModel
 
 GRAM = 4
 """Neighbouring tokens that count as a phrase."""
-BROKEN_PERPLEXITY = 10.0
+BROKEN_PERPLEXITY = 5.0
 """Times the perplexity of the unsteered text from which a warning is given."""
 BROKEN_REPETITION = 0.5
 """Share of phrases that were there before from which one is."""
@@ -68,7 +68,7 @@ class Steered:
     def warning(self) -> str | None:
         """Why the strengths look too much for the model, with the figures; None if they do not.
 
-        Where the perplexity of the steered text, by the unsteered model, is more than ten times
+        Where the perplexity of the steered text, by the unsteered model, is more than five times
         that of the unsteered text, or most of its phrases repeat earlier ones.
         """
         before, after = ([getattr(pair, way) for pair in self.pairs] for way in _WAYS)
