@@ -24,12 +24,15 @@ _WAYS = (
 
 
 class Amount(NamedTuple):
-    """A number, and what it counts in."""
+    """A number, and what it counts in; written as ``2.5``, ``5x`` or ``mean``."""
 
     number: float
     unit: Literal["value", "max", "mean"] = "value"
     """``value`` for units of the code, ``max`` for the feature's observed maximum, ``mean`` for its
     mean over all tokens."""
+
+    def __str__(self) -> str:
+        return "mean" if self.unit == "mean" else f"{self.number:g}{'x' * (self.unit == 'max')}"
 
 
 class Condition(NamedTuple):
@@ -127,6 +130,12 @@ class Change:
             raise UsageError(f"a feature's change is {how!r}; expected scale:FACTOR without an x")
         amount = Amount(float(found[2]), "max" if found[3] else "value")
         return cls(found[1] or "set", amount, meant, condition)  # type: ignore[arg-type]
+
+    def __str__(self) -> str:
+        """Return how it is written, scope and condition aside."""
+        if self.how == "out":
+            return "out"
+        return str(self.amount) if self.how == "set" else f"{self.how}:{self.amount}"
 
     @property
     def needs_code(self) -> bool:

@@ -57,7 +57,7 @@ class Applied:
     def to_json(self) -> dict[str, Any]:
         """Return it as JSON has it."""
         counts = {k: v for k, v in asdict(self).items() if k not in ("change", "amount")}
-        return {**counts, "how": self.change.how, "amount": self.amount}
+        return {**counts, "how": str(self.change), "amount": self.amount}
 
 
 @dataclass

@@ -444,6 +444,8 @@ def test_a_wrong_scope_or_condition_is_refused(model: LanguageModel, features: F
     for when in ("88", "88<2", "88>nan", ">3"):
         with pytest.raises(UsageError, match="when is"):
             Change.parse("5x", when=when)
+    for how in ("5x", "-2.5", "mean", "scale:0.5", "add:3", "add:-0.5x", "out"):
+        assert str(Change.parse(how)) == how
     assert Scope.parse(":4") == Scope("all", 0, 4)
     change = Change.parse("1", when="500>1")
     with pytest.raises(UsageError, match="feature 500"), intervene(model, {features: {1: change}}):

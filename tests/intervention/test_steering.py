@@ -202,7 +202,7 @@ def test_counts_are_kept_as_json() -> None:
     assert row == {
         "site": "layers.0.resid",
         "feature": 3,
-        "how": "set",
+        "how": "5x",
         "amount": 10.0,
         "tokens": 8,
         "outside": 1,
