@@ -22,6 +22,9 @@ from sememe.models.tokenizer import Tokenizer
 
 # Axis names: tokens = some tokens of a pass, n = chosen features, k = entries of a code.
 
+MARGIN = 1e-3
+"""How far below its limit a score may be and the token still be encoded, relative and absolute."""
+
 
 @dataclass(frozen=True, eq=False)
 class FeatureSet:
@@ -150,6 +153,33 @@ class FeatureSet:
     def encode(self, rows: Float[Tensor, "tokens width"]) -> Code:
         """Return the code of raw activations, where the dictionary is."""
         return self.dictionary.encode(rows.to(self.dictionary.W_enc.device))
+
+    @torch.no_grad()
+    def values(
+        self,
+        rows: Float[Tensor, "tokens width"],
+        features: Int[Tensor, " n"],
+        above: Float[Tensor, " n"] | None = None,
+    ) -> Float[Tensor, "tokens n"]:
+        """Return the values of some features on the CPU, 0 where they do not fire.
+
+        And 0 on tokens where none is above its limit, by default 0. Where a value is its score or 0
+        only those tokens are encoded on which a score is near or above a limit.
+        """
+        dictionary = self.dictionary
+        found = torch.zeros(len(rows), len(features))
+        suspects = torch.ones(len(rows), dtype=torch.bool)
+        if dictionary.config.nonlinearity.passes_scores:
+            limits = torch.zeros(len(features)) if above is None else above
+            own = features.to(dictionary.W_enc.device)
+            x = dictionary.centred(rows.to(dictionary.W_enc) * dictionary.read_scale)
+            scores = x @ dictionary.W_enc[own].T + dictionary.b_enc[own]
+            near = (limits - MARGIN * (1 + limits.abs())).to(scores)
+            suspects = (scores > near).any(1).cpu()
+        if suspects.any():
+            code = self.encode(rows[suspects])
+            found[suspects] = values_of(code, features.to(code.indices.device)).cpu()
+        return found
 
 
 def values_of(code: Code, features: Int[Tensor, " n"]) -> Float[Tensor, "tokens n"]:

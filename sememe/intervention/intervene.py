@@ -17,7 +17,7 @@ from torch import Tensor
 from sememe.dictionaries.dictionary import Dictionary
 from sememe.errors import SememeError, UsageError
 from sememe.intervention.changes import Change, Condition
-from sememe.intervention.features import FeatureSet, values_of
+from sememe.intervention.features import FeatureSet
 from sememe.intervention.passes import Pass, watched
 from sememe.models.language_model import LanguageModel
 from sememe.models.reading import replaced
@@ -188,10 +188,10 @@ class _Edit:
         numbers = torch.tensor(
             [each.feature for each in self.applied] + [each.feature for each in self.conditions]
         )
-        values = torch.zeros(int(kept.sum()), len(numbers))
         if any(each.change.needs_code for each in self.applied):
-            code = self.features.encode(rows[kept])
-            values = values_of(code, numbers.to(code.indices.device)).cpu()
+            values = self.features.values(rows[kept], numbers)
+        else:
+            values = torch.zeros(int(kept.sum()), len(numbers))
         self._seen = _Seen(kept.cpu(), values)
         return x
 

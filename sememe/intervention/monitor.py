@@ -16,7 +16,7 @@ from torch import Tensor
 from sememe.artefacts import read_json, write_json
 from sememe.errors import SememeError, UsageError
 from sememe.intervention.changes import Condition
-from sememe.intervention.features import FeatureSet, values_of
+from sememe.intervention.features import FeatureSet
 from sememe.intervention.passes import Pass, watched
 from sememe.models.generation import left_padded
 from sememe.models.language_model import LanguageModel
@@ -26,8 +26,6 @@ from sememe.models.reading import read, replaced
 # a pass with its padding.
 
 KIND, FORMAT = "monitor", 1
-MARGIN = 1e-3
-"""How far below its limit a score may be and still be looked at exactly, relative and absolute."""
 BATCH_TOKENS = 4096
 _WATCH = re.compile(r"(?:([^=]+)=)?(?:(.+):)?(\d+>.+)")
 
@@ -79,26 +77,14 @@ class _Group:
     def limits(self) -> Float[Tensor, " n"]:
         return torch.tensor([watch.above for watch in self.watches])
 
-    def values(
+    def above(
         self, ids: Int[Tensor, " tokens"], x: Float[Tensor, "tokens width"]
-    ) -> tuple[Int[Tensor, " suspects"], Float[Tensor, "suspects n"]]:
-        """Return tokens on which a watched feature may be above its limit, and all their values.
-
-        Where a value is its score or 0, only tokens with a score near or above a limit are encoded.
-        """
-        dictionary = self.features.dictionary
-        suspects = torch.arange(len(x))
-        if dictionary.config.nonlinearity.passes_scores:
-            rows = dictionary.centred(x.to(dictionary.W_enc) * dictionary.read_scale)
-            near = self.limits - MARGIN * (1 + self.limits.abs())
-            scores = rows @ dictionary.W_enc[self.numbers].T + dictionary.b_enc[self.numbers]
-            suspects = (scores > near.to(scores)).any(1).nonzero()[:, 0].cpu()
-        rows = x[suspects]
-        suspects = suspects[self.features.kept(ids[suspects], rows).cpu()]
-        if not len(suspects):
-            return suspects, torch.zeros(0, len(self.watches))
-        code = self.features.encode(x[suspects])
-        return suspects, values_of(code, self.numbers.to(code.indices.device)).cpu()
+    ) -> Iterator[tuple[int, Watch, float]]:
+        """Yield the places at which a watched feature is above its limit, and its values there."""
+        kept = self.features.kept(ids, x).nonzero()[:, 0].cpu()
+        values = self.features.values(x[kept], self.numbers, self.limits)
+        for place, column in (values > self.limits).nonzero().tolist():
+            yield int(kept[place]), self.watches[column], float(values[place, column])
 
 
 @dataclass
@@ -265,13 +251,10 @@ class Monitor:
         for group in self.groups:
             group.features.check(model)
 
-    @torch.no_grad()
     def _alerts(
         self, model: LanguageModel, group: _Group, where: Pass, x: Shaped[Tensor, "tokens width"]
     ) -> Iterator[Alert]:
-        suspects, values = group.values(where.ids.cpu(), x.float())
-        for place, column in (values > group.limits).nonzero().tolist():
-            token, watch = int(suspects[place]), group.watches[column]
+        for token, watch, value in group.above(where.ids, x.float()):
             yield Alert(
                 int(where.row[token]),
                 int(where.position[token]),
@@ -279,7 +262,7 @@ class Monitor:
                 watch.site,
                 watch.feature,
                 watch.name,
-                float(values[place, column]),
+                value,
                 watch.above,
                 bool(where.new[token]),
             )

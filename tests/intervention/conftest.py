@@ -7,10 +7,20 @@ import torch
 
 from sememe.dictionaries.config import DictionaryConfig
 from sememe.dictionaries.dictionary import Dictionary
-from sememe.dictionaries.nonlinearities import Nonlinearity, TopK
+from sememe.dictionaries.nonlinearities import (
+    BatchTopK,
+    Gated,
+    JumpReLU,
+    Nonlinearity,
+    Refined,
+    ReLU,
+    TopK,
+)
 from sememe.intervention.features import FeatureSet
 from sememe.job import Run
 from sememe.models.language_model import LanguageModel
+
+KINDS = [TopK(6), BatchTopK(6), ReLU(), JumpReLU(0.5, 0.1), Gated(), Refined(TopK(6))]
 
 
 @pytest.fixture(scope="session")

@@ -9,14 +9,14 @@ from torch import Tensor
 
 import sememe
 from sememe.dictionaries.dictionary import Dictionary
-from sememe.dictionaries.nonlinearities import BatchTopK, Gated, JumpReLU, Nonlinearity, ReLU
+from sememe.dictionaries.nonlinearities import Nonlinearity
 from sememe.errors import SememeError, UsageError
 from sememe.intervention.changes import Change, Scope
 from sememe.intervention.features import FeatureSet
 from sememe.intervention.intervene import intervene
 from sememe.models.generation import generate
 from sememe.models.language_model import LanguageModel
-from tests.intervention.conftest import random_dictionary
+from tests.intervention.conftest import KINDS, random_dictionary
 
 SITE = "layers.0.resid"
 TEXT = "The captain watched the sea in the morning. Nobody sold the hills for 37 days."
@@ -182,7 +182,7 @@ def test_the_same_direction_twice_goes_once(model: LanguageModel) -> None:
     torch.testing.assert_close(*seen, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("kind", [ReLU(), JumpReLU(0.5, 0.1), Gated(), BatchTopK(4)])
+@pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_of_feature(model: LanguageModel, kind: Nonlinearity) -> None:
     dictionary, ids = random_dictionary(SITE, SITE, nonlinearity=kind), ids_of(model)
     features = FeatureSet(dictionary)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from sememe import cli
-from sememe.dictionaries.nonlinearities import BatchTopK, Gated, JumpReLU, Nonlinearity, ReLU, TopK
+from sememe.dictionaries.nonlinearities import Nonlinearity
 from sememe.errors import SememeError, UsageError
 from sememe.intervention.features import FeatureSet
 from sememe.intervention.intervene import intervene
@@ -16,7 +16,7 @@ from sememe.intervention.monitor import Alert, Monitor, Watch, parse_watch
 from sememe.models.generation import generate, prompt_ids
 from sememe.models.language_model import LanguageModel
 from sememe.models.reading import read
-from tests.intervention.conftest import random_dictionary
+from tests.intervention.conftest import KINDS, random_dictionary
 from tests.intervention.test_intervene import dense
 from tests.test_cli import failed
 
@@ -40,7 +40,7 @@ def expected(
     ]
 
 
-@pytest.mark.parametrize("kind", [TopK(6), BatchTopK(6), ReLU(), JumpReLU(0.5, 0.1), Gated()])
+@pytest.mark.parametrize("kind", KINDS)
 def test_alerts_are_where_the_code_is_above_the_limit(
     model: LanguageModel, kind: Nonlinearity
 ) -> None:
