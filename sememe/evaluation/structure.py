@@ -3,7 +3,6 @@
 Axis names: rows = held-out activations, places = 16 tokens from a firing on, vocab = token ids.
 """
 
-import copy
 from functools import partial
 from typing import NamedTuple
 
@@ -81,7 +80,7 @@ def measure(arm: Arm, settings: Settings, progress: Progress) -> Measured:
     progress.advance(arm.held_out.rows)
     features, rows, values = choose_firings(Text.of(arm), Firings.of(arm), wanted, settings.seed)
     direct = arm.model.writes_to_stream(arm.site) and layer_count(arm.model.module) > 0
-    model = _exact(arm.model)
+    model = arm.model.exact()
     fractions, shares = [], []
     for feature, row, value in zip(features, rows, values, strict=True):
         changes = _ablate(arm, model, int(feature), int(row), float(value), direct=direct)
@@ -134,14 +133,6 @@ class Changes(NamedTuple):
     total: Float[Tensor, "places vocab"]
     direct: Float[Tensor, "places vocab"]
     """The part that no later layer takes part in."""
-
-
-def _exact(model: LanguageModel) -> LanguageModel:
-    """Return the model in fp32: in bf16, rounding would be most of a small change."""
-    if model.dtype == "fp32":
-        return model
-    module = copy.deepcopy(model.module).float()
-    return LanguageModel(model.name, module, model.tokenizer, hash=model.hash)
 
 
 def _ablate(
