@@ -1,6 +1,6 @@
 """SAEBench's own code beside sememe's, on one dictionary, the same text and the same labelled sets.
 
-    python -m benchmarks.saebench --run runs/demo [--windows 12] [--sets 66_living-room ...] [--json]
+    python -m benchmarks.saebench --run runs/demo [--windows 12] [--sets NAME ...] [--json]
 
 Needs sae-bench and sae-lens beside sememe's own dependencies. SAEBench's functions are called as
 they are; they see the model and the dictionary through the few methods that they use. Both count
@@ -37,7 +37,6 @@ from sememe.evaluation.probing import (
     regression,
 )
 from sememe.job import open_run
-from sememe.kernels import Code
 from sememe.models.language_model import LanguageModel
 from sememe.models.reading import read, replaced
 from sememe.progress import Progress
@@ -262,7 +261,9 @@ def measure(settings: Settings) -> dict[str, Any]:
     try:
         import sae_bench.evals.core.main  # noqa: F401
     except ImportError as error:
-        raise SememeError(f"sae-bench is needed for this ({error}): pip install sae-bench") from None
+        raise SememeError(
+            f"sae-bench is needed for this ({error}): pip install sae-bench"
+        ) from None
     with terminal_progress() as progress:
         run, dictionary, _, held_out, corpus = open_run(settings.run)
         arm = Arm.subject(dictionary, run.load_model(progress), held_out, corpus)
