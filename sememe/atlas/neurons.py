@@ -23,7 +23,7 @@ from sememe.kernels.workers import share_out
 NEURONS_SHOWN = 10
 STEP = 2.0**-10
 ROWS, FEATURES = 1024, 512
-"""Rows and features that a thread looks at before it takes others."""
+"""Rows and features that are looked at before others are taken."""
 
 
 class NeuronSums(NamedTuple):
@@ -176,10 +176,14 @@ def participation(decoder: Float[torch.Tensor, "features width"]) -> Array:
     The participation ratio (sum w^2)^2 / sum w^4 over the width: 1 / width for one neuron, 1 where
     all weigh the same.
     """
-    squares = decoder.square()
-    ratio = squares.sum(1).square() / squares.square().sum(1).clamp_min(1e-30)
-    share: Array = (ratio / decoder.shape[1]).numpy().astype(np.float32)
+    share: Array = torch.cat([*map(_participation, decoder.split(ROWS))]).numpy()
     return share
+
+
+def _participation(rows: Float[torch.Tensor, "n width"]) -> Float[torch.Tensor, " n"]:
+    squares = rows.square()
+    ratio = squares.sum(1).square() / squares.square().sum(1).clamp_min(1e-30)
+    return ratio / rows.shape[1]
 
 
 def _largest(values: Array) -> Ranked:
