@@ -62,7 +62,7 @@ def stream(
     seed: int = 0,
 ) -> Iterator[list[int | None]]:
     """Yield the next token of every prompt, None for those that have ended; as :func:`generate`."""
-    _check(model, prompts, tokens, temperature)
+    check_generation(model, prompts, tokens, temperature)
     draws = [np.random.default_rng([seed, row]) for row in range(len(prompts))]
     ends = end_tokens(model)
     done = [False] * len(prompts)
@@ -134,9 +134,10 @@ def _read(
     return logits, getattr(output, "past_key_values", None)
 
 
-def _check(
+def check_generation(
     model: LanguageModel, prompts: Sequence[Sequence[int]], tokens: int, temperature: float
 ) -> None:
+    """Raise UsageError for what :func:`generate` cannot do."""
     if tokens < 1:
         raise UsageError(f"tokens is {tokens}; expected 1 or more")
     if not (temperature >= 0 and math.isfinite(temperature)):

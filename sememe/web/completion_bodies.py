@@ -7,7 +7,6 @@ import msgspec
 from msgspec import Meta, Struct
 
 from sememe.errors import UsageError
-from sememe.intervention.changes import Change
 
 MAX_TOKENS = 2048
 MAX_PROMPTS = 8
@@ -42,7 +41,7 @@ class Asked(Struct, kw_only=True, forbid_unknown_fields=True):
     max_tokens: Annotated[int, Meta(ge=1, le=MAX_TOKENS)] | None = None
     max_completion_tokens: Annotated[int, Meta(ge=1, le=MAX_TOKENS)] | None = None
     temperature: Annotated[float, Meta(ge=0, le=10)] | None = None
-    seed: Annotated[int, Meta(ge=0, lt=2**63)] | None = None
+    seed: Annotated[int, Meta(ge=0, le=2**63 - 1)] | None = None
     stop: Text | Annotated[list[Text], Meta(max_length=4)] | None = None
     stream: bool | None = None
     stream_options: dict[str, Any] | None = None
@@ -69,14 +68,13 @@ class Asked(Struct, kw_only=True, forbid_unknown_fields=True):
         """What ends a text."""
         return [self.stop] if isinstance(self.stop, str) else self.stop or []
 
-    def changes(self) -> dict[int, Change]:
-        """Return what is done to which features; UsageError where it cannot be read."""
+    def changes(self) -> dict[int, FeatureChange]:
+        """Return what is done to which features; UsageError where one is no number."""
         found = {}
         for name, given in self.features.items():
             if not name.isascii() or not name.isdigit():
                 raise UsageError(f"features has {name[:40]!r}; expected numbers of features")
-            each = given if isinstance(given, FeatureChange) else FeatureChange(given)
-            found[int(name)] = Change.parse(each.how, scope=each.scope, when=each.when)
+            found[int(name)] = given if isinstance(given, FeatureChange) else FeatureChange(given)
         return found
 
     def check(self, model: str) -> None:
@@ -86,7 +84,7 @@ class Asked(Struct, kw_only=True, forbid_unknown_fields=True):
         """
         for name, neutral in _NEUTRAL.items():
             if (given := getattr(self, name)) not in neutral:
-                raise UsageError(f"{name} is {given!r}, which this server does not do: leave it out")
+                raise UsageError(f"{name} is {given!r}, which this server cannot do: leave it out")
         if self.model != model:
             raise UsageError(f"model is {self.model[:80]!r}; expected {model}")
 

@@ -6,141 +6,39 @@ sees what another changes.
 """
 
 import secrets
-import threading
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import anyio
 import anyio.to_thread
 import msgspec
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from sememe.errors import SememeError, UsageError
-from sememe.intervention.changes import Change
-from sememe.intervention.features import FeatureSet
-from sememe.intervention.intervene import Applied, intervene
-from sememe.intervention.monitor import Alert, Monitor, Watch
-from sememe.models.chat import chat_ids
-from sememe.models.generation import prompt_ids, stream
-from sememe.web.completion_bodies import Asked, ChatAsked, CompletionAsked, read_asked
-from sememe.web.live import LivePrompt
-from sememe.web.writer import Writer
+from sememe.web.completion_bodies import ChatAsked, CompletionAsked, read_asked
+
+if TYPE_CHECKING:
+    from sememe.web.writing import Fired, Model, Writing
 
 BODY_BYTES = 1 << 20
 MOST = 16
 """Requests that are answered at a time; more are told to come again."""
-COUNTS = ("tokens", "outside", "left_out", "unmet", "applied", "changed")
 
 Kind = Literal["text", "chat"]
-
-
-@dataclass
-class Writing:
-    """The texts of one request, as far as they are written."""
-
-    live: LivePrompt
-    features: FeatureSet
-    rows: list[list[int]]
-    asked: Asked
-    changes: dict[int, Change]
-    seed: int
-    writers: list[Writer] = field(default_factory=list)
-    applied: list[Applied] = field(default_factory=list)
-    _steps: Iterator[list[int | None]] | None = None
-    _monitor: Monitor | None = None
-
-    def begin(self) -> None:
-        """Check everything that can be wrong, before anything is answered."""
-        model, features = self.live.model, self.features
-        stops, bytes_of = self.asked.stops, model.tokenizer.bytes_of
-        self.writers = [Writer(bytes_of, stops) for _ in self.rows]
-        with intervene(model, {features: self.changes}) as run:
-            self.applied = run.applied
-        if self.asked.trace:
-            watches = [Watch(features.reads, number, 0.0) for number in set(self.asked.trace)]
-            self._monitor = Monitor(watches, [features])
-        self._steps = stream(
-            model,
-            self.rows,
-            tokens=self.asked.tokens,
-            temperature=1.0 if self.asked.temperature is None else self.asked.temperature,
-            seed=self.seed,
-        )
-
-    def step(self) -> tuple[list[str], list[Alert]] | None:
-        """Write the next token of every text: return what may be shown, and what fired.
-
-        None when all texts have ended.
-        """
-        assert self._steps is not None
-        if all(writer.finish for writer in self.writers):
-            return None
-        alerts: list[Alert] = []
-        with self.live.lock, ExitStack() as stack:
-            model = self.live.model
-            run = stack.enter_context(intervene(model, {self.features: self.changes}))
-            if self._monitor is not None:
-                stack.enter_context(self._monitor.watching(model, alerts.append))
-            made = next(self._steps, None)
-            done = run.report()
-        for whole, part in zip(self.applied, done, strict=True):
-            for name in COUNTS:
-                setattr(whole, name, getattr(whole, name) + getattr(part, name))
-        if made is None:
-            ending = "stop" if self.writers[0].tokens < self.asked.tokens else "length"
-            return [writer.end(ending) for writer in self.writers], alerts
-        texts = [writer.write(token) for writer, token in zip(self.writers, made, strict=True)]
-        for number, writer in enumerate(self.writers):
-            if writer.tokens == self.asked.tokens:
-                texts[number] += writer.end("length")
-        return texts, alerts
-
-    def facts(self, alerts: Sequence[Alert]) -> dict[str, Any]:
-        """Return sememe's own part of an answer."""
-        applied = [
-            {"feature": each.feature, "how": str(each.change), "amount": each.amount}
-            | {name: getattr(each, name) for name in COUNTS}
-            for each in self.applied
-        ]
-        return {"seed": self.seed, "features": applied, "trace": traced(alerts)}
-
-    def usage(self) -> dict[str, int]:
-        """Return the tokens read and written."""
-        read = sum(map(len, self.rows))
-        written = sum(writer.tokens for writer in self.writers)
-        return {
-            "prompt_tokens": read,
-            "completion_tokens": written,
-            "total_tokens": read + written,
-        }
-
-
-def traced(alerts: Sequence[Alert]) -> list[dict[str, Any]]:
-    """Return where traced features fired: text, position, token, whether it is new, and value."""
-    return [
-        {
-            "index": each.text,
-            "position": each.position,
-            "token": each.token,
-            "new": each.new,
-            "feature": each.feature,
-            "value": round(each.value, 4),
-        }
-        for each in alerts
-    ]
 
 
 class Completions:
     """The addresses under /v1."""
 
-    def __init__(self, live: LivePrompt, features: FeatureSet) -> None:
-        self.live, self.features = live, features
+    def __init__(self, load: "Callable[[], Model]") -> None:
+        self._load = load
+        """Returns the model and its features, loaded at the first request."""
         self._turn = anyio.Lock()
         self._open = 0
 
@@ -153,7 +51,7 @@ class Completions:
         ]
 
     async def _models(self, _request: Request) -> Response:
-        model = await anyio.to_thread.run_sync(lambda: self.live.model)
+        model = await anyio.to_thread.run_sync(self._load)
         listed = {"id": model.name, "object": "model", "created": 0, "owned_by": "sememe"}
         return _json({"object": "list", "data": [listed]})
 
@@ -166,11 +64,11 @@ class Completions:
         try:
             data = await _body(request)
             writing = await anyio.to_thread.run_sync(self._read, kind, data)
-            answer = _Answer(kind, writing, self.live.model.name)
+            answer = _Answer(kind, writing)
             if writing.asked.stream:
                 handed_over = True
                 events = self._events(answer)
-                return StreamingResponse(events, media_type="text/event-stream")
+                return _Stream(events, self._close)
             return await self._whole(answer, request)
         except UsageError as error:
             return _json(_failure(str(error), "invalid_request_error"), 400)
@@ -178,35 +76,29 @@ class Completions:
             return _json(_failure(str(error), "server_error"), 500)
         finally:
             if not handed_over:
-                self._open -= 1
+                self._close()
 
-    def _read(self, kind: Kind, data: bytes) -> Writing:
+    def _close(self) -> None:
+        self._open -= 1
+
+    def _read(self, kind: Kind, data: bytes) -> "Writing":
         asked = read_asked(data, CompletionAsked if kind == "text" else ChatAsked)
-        model = self.live.model
-        asked.check(model.name)
-        if isinstance(asked, CompletionAsked):
-            rows = [prompt_ids(model, text) for text in asked.prompts]
-        else:
-            rows = [chat_ids(model, [message.plain() for message in asked.messages])]
-        seed = secrets.randbits(32) if asked.seed is None else asked.seed
-        writing = Writing(self.live, self.features, rows, asked, asked.changes(), seed)
-        with self.live.lock:
-            writing.begin()
-        return writing
+        return self._load().begin(asked)
 
-    async def _step(self, writing: Writing) -> tuple[list[str], list[Alert]] | None:
+    async def _step(self, writing: "Writing") -> "tuple[list[str], list[Fired]] | None":
         async with self._turn:
             return await anyio.to_thread.run_sync(writing.step)
 
     async def _whole(self, answer: "_Answer", request: Request) -> Response:
         writing = answer.writing
-        texts, alerts = [""] * len(writing.rows), []
+        texts = [""] * len(writing.rows)
+        fired: list[Fired] = []
         while (step := await self._step(writing)) is not None:
             texts = [text + more for text, more in zip(texts, step[0], strict=True)]
-            alerts += step[1]
+            fired += step[1]
             if await request.is_disconnected():
                 return Response(status_code=499)
-        return _json(answer.whole(texts, alerts))
+        return _json(answer.whole(texts, fired))
 
     async def _events(self, answer: "_Answer") -> AsyncIterator[bytes]:
         try:
@@ -220,8 +112,20 @@ class Completions:
             yield b"data: [DONE]\n\n"
         except SememeError as error:
             yield _event(_failure(str(error), "server_error"))
+
+
+class _Stream(StreamingResponse):
+    """Events, and what is to be done when they end or nobody reads on."""
+
+    def __init__(self, events: AsyncIterator[bytes], done: Callable[[], None]) -> None:
+        super().__init__(events, media_type="text/event-stream")
+        self._done = done
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
         finally:
-            self._open -= 1
+            self._done()
 
 
 @dataclass
@@ -229,8 +133,7 @@ class _Answer:
     """The shapes in which OpenAI's clients expect what was written."""
 
     kind: Kind
-    writing: Writing
-    model: str
+    writing: "Writing"
     id: str = field(default_factory=lambda: f"sememe-{secrets.token_hex(12)}")
     created: int = field(default_factory=lambda: int(time.time()))
 
@@ -238,9 +141,14 @@ class _Answer:
         name = "text_completion" if self.kind == "text" else "chat.completion"
         if chunk and self.kind == "chat":
             name += ".chunk"
-        return {"id": self.id, "object": name, "created": self.created, "model": self.model}
+        return {
+            "id": self.id,
+            "object": name,
+            "created": self.created,
+            "model": self.writing.model.name,
+        }
 
-    def whole(self, texts: Sequence[str], alerts: Sequence[Alert]) -> dict[str, Any]:
+    def whole(self, texts: Sequence[str], fired: "Sequence[Fired]") -> dict[str, Any]:
         """Return the answer at once."""
         choices = []
         for index, (text, writer) in enumerate(zip(texts, self.writing.writers, strict=True)):
@@ -252,7 +160,7 @@ class _Answer:
             choices.append(
                 {"index": index, **said, "logprobs": None, "finish_reason": writer.finish}
             )
-        facts = {"usage": self.writing.usage(), "sememe": self.writing.facts(alerts)}
+        facts = {"usage": self.writing.usage(), "sememe": self.writing.facts(fired)}
         return {**self._head(chunk=False), "choices": choices, **facts}
 
     def opening(self) -> Iterator[dict[str, Any]]:
@@ -260,15 +168,15 @@ class _Answer:
         if self.kind == "chat":
             yield self._piece(0, {"role": "assistant", "content": ""})
 
-    def chunks(self, texts: Sequence[str], alerts: Sequence[Alert]) -> Iterator[dict[str, Any]]:
+    def chunks(self, texts: Sequence[str], fired: "Sequence[Fired]") -> Iterator[dict[str, Any]]:
         """Yield what one step wrote, and what fired while it did."""
         for index, text in enumerate(texts):
-            own = [alert for alert in alerts if alert.text == index]
+            own = [each for each in fired if each.index == index]
             if not text and not own:
                 continue
             found = self._piece(index, {"content": text})
             if own:
-                found["sememe"] = {"trace": traced(own)}
+                found["sememe"] = {"trace": own}
             yield found
 
     def closing(self) -> Iterator[dict[str, Any]]:
