@@ -36,6 +36,7 @@ PAGES = (
     "/prompt",
     "/compare",
     "/contrast",
+    "/steer",
     "/search",
     "/notes",
     "/report",

@@ -11,6 +11,7 @@ import httpx
 import openai
 import pytest
 import torch
+from playwright.sync_api import BrowserContext, expect
 
 from sememe.activations.rules import TokenRules
 from sememe.activations.store import Activations
@@ -25,6 +26,8 @@ from sememe.web.completions import MOST, Completions
 from sememe.web.live import LivePrompt
 from sememe.web.writing import Model
 from tests.web.conftest import admitted, serving
+from tests.web.test_browser import browser as browser
+from tests.web.test_browser import context as context
 
 PROMPT = "The sea was calm"
 
@@ -279,3 +282,37 @@ def test_a_model_without_a_template_says_so_and_one_with_chats(client, writer, m
     text = "".join(piece.choices[0].delta.content or "" for piece in pieces)
     assert text == answer.choices[0].message.content
     assert json.loads(answer.model_dump_json())["object"] == "chat.completion"
+
+
+@pytest.mark.browser
+def test_the_page_writes_both_ways_and_stops(
+    context: BrowserContext, served: tuple[str, Completions], writer: Model, firing: int
+) -> None:
+    page = context.new_page()
+    page.goto(served[0])
+    page.goto(str(httpx.URL(served[0]).copy_with(path=f"/feature/{firing}", query=None)))
+    page.get_by_role("link", name="Steer", exact=True).click()
+    dial = page.get_by_role("slider")
+    expect(dial).to_have_value("4")
+    dial.fill("8")
+    page.get_by_label("Text", exact=True).fill(PROMPT)
+    page.get_by_role("spinbutton", name="Tokens").fill("12")
+    page.get_by_role("button", name="Write").click()
+    plain, steered = (
+        page.get_by_role("region", name=name, exact=True) for name in ("Unsteered", "Steered")
+    )
+    for column, changes in ((plain, {}), (steered, {firing: "8x"})):
+        expect(column).to_contain_text("as long as asked", timeout=30_000)
+        shown = column.locator(".text").inner_text()
+        assert " ".join(shown.split()) == " ".join((PROMPT + by_hand(writer, changes, 12)).split())
+    expect(steered).to_contain_text("changed on")
+    expect(plain).not_to_contain_text("changed on")
+    expect(steered.get_by_role("img", name=f"Feature {firing}, steered: fires on")).to_be_visible()
+    page.get_by_role("textbox", name="Number").fill("99999")
+    page.get_by_role("button", name="Add").click()
+    expect(page.get_by_role("alert")).to_contain_text("expected the number of a feature")
+    page.get_by_role("spinbutton", name="Tokens").fill("50")
+    page.get_by_role("button", name="Write").click()
+    page.get_by_role("button", name="Stop").click()
+    expect(page.get_by_role("button", name="Write")).to_be_enabled()
+    page.close()
