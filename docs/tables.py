@@ -211,7 +211,10 @@ def metrics() -> str:
             for metric in section.metrics
         ]
         header = ["metric", "what it is", "better", "drawn", "held to"]
-        parts.append(f"### {section.title}\n\n" + table(header, rows))
+        suites = "" if "quick" in section.suites else "In the standard and the full suite. "
+        above = f"{suites}{section.caution}".strip()
+        title = f"### {section.title}\n\n" + (f"{above}\n\n" if above else "")
+        parts.append(title + table(header, rows))
     return "\n".join(parts)
 
 

@@ -127,6 +127,11 @@ def print_heading(title: str) -> None:
     Console().print(Text(f"\n{title}", style="bold"))
 
 
+def print_text(text: str) -> None:
+    """Print a paragraph to standard output."""
+    Console().print(Text(text))
+
+
 def print_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Print a table to standard output; columns of numbers stand on the right."""
     table = Table(box=None, header_style="bold", pad_edge=False)

@@ -13,7 +13,7 @@ from sememe.atlas.cofiring import Cofiring
 from sememe.atlas.compiled_json import LARGEST, write_pairs
 from sememe.atlas.examples import BlockExamples
 from sememe.atlas.firings import Block, Firings
-from sememe.atlas.neurons import NeuronSums, basis, participation
+from sememe.atlas.neurons import MergedSums, basis, participation
 from sememe.atlas.ranked import Ranked
 from sememe.atlas.statistics import INTERVALS, Located, Statistics, Text
 from sememe.atlas.store import STATUSES, Page
@@ -63,7 +63,7 @@ class Pages:
     """Yields every feature's page; :attr:`columns` are complete when all have been yielded."""
 
     def __init__(
-        self, firings: Firings, sums: NeuronSums, weights: Weights, sources: Sources
+        self, firings: Firings, sums: MergedSums, weights: Weights, sources: Sources
     ) -> None:
         self.firings, self.sums, self.weights, self.sources = firings, sums, weights, sources
         self.cofiring = Cofiring(firings)

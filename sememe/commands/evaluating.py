@@ -10,7 +10,7 @@ from tyro.conf import Positional
 from sememe.commands.dials import ModelDtype
 from sememe.commands.figures import short, show, with_interval
 from sememe.errors import UsageError
-from sememe.terminal import print_heading, print_table, terminal_progress
+from sememe.terminal import print_heading, print_table, print_text, terminal_progress
 
 if TYPE_CHECKING:
     from sememe.evaluation.arms import Arm
@@ -150,6 +150,8 @@ def print_suite(report: dict[str, Any]) -> None:
     subject, others = names[0], names[1:]
     for section in report["sections"]:
         print_heading(section["title"])
+        if section["caution"]:
+            print_text(section["caution"])
         rows = []
         for row in section["rows"]:
             figures = row["figures"]

@@ -40,12 +40,18 @@ def labelled_rows(names: tuple[str, ...], path: Path) -> Iterator[tuple[str, str
         raise _unexpected(path)
 
 
-def labelled_set(name: str, path: Path) -> LabelledSet:
-    """Return the set ``name``; SememeError if it is missing or has other than two classes."""
+def text_labels(name: str, path: Path) -> dict[str, str]:
+    """Return the label of each text of the set ``name``; SememeError if it is missing."""
     labels: dict[str, str] = {}
     for text, label in labelled_rows((name,), path):
         if text.strip():
             labels.setdefault(text, label)
+    return labels
+
+
+def labelled_set(name: str, path: Path) -> LabelledSet:
+    """Return the set ``name``; SememeError if it is missing or has other than two classes."""
+    labels = text_labels(name, path)
     classes = sorted(set(labels.values()))
     if len(classes) != 2:
         raise SememeError(f"the labelled set {name} has {len(classes)} classes; expected 2")

@@ -8,6 +8,7 @@ Axis names: units = what is drawn, draws = resamples.
 """
 
 from collections.abc import Callable
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -90,3 +91,38 @@ def ratio(
     """Return a pooled mean or share: a statistic for :meth:`Resampling.estimate`."""
     shares: Float[np.ndarray, " draws"] = numerator / denominator
     return shares
+
+
+class Shares:
+    """Shares of what is right, each of its own things, drawn together by the units they are of."""
+
+    def __init__(self) -> None:
+        self.units = 0
+        self._added: list[tuple[Shaped[np.ndarray, " _"], Shaped[np.ndarray, " _"]]] = []
+
+    def begin(self, units: int) -> int:
+        """Take up ``units`` more units; return the number of the first."""
+        self.units += units
+        return self.units - units
+
+    def add(self, unit: Shaped[np.ndarray, " n"], right: Shaped[np.ndarray, " n"]) -> int:
+        """Note whether each of n is right, and the unit that it belongs to; return its column."""
+        self._added.append((unit, right))
+        return len(self._added) - 1
+
+    @cached_property
+    def shares(self) -> Float[np.ndarray, "draws columns"]:
+        """The share of each column, once all were added; of all units first, then of the draws."""
+        weights = np.concatenate([np.ones((1, self.units)), Resampling(self.units).weights])
+        right, there = (
+            np.stack([np.bincount(unit, part, self.units) for unit, part in parts], axis=1)
+            for parts in (self._added, [(unit, np.ones(len(unit))) for unit, _ in self._added])
+        )
+        with np.errstate(divide="ignore", invalid="ignore"):
+            found: np.ndarray = (weights @ right) / (weights @ there)
+        return found
+
+
+def drawn(figure: Float[np.ndarray, " draws"]) -> Estimate:
+    """Return a figure of shares as an estimate: of all units first, then of the draws."""
+    return Estimate(float(figure[0]), figure[1:])

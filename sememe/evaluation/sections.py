@@ -31,7 +31,7 @@ class Metric:
     what: str
     """What is computed, in which unit, and by whose definition, in a sentence or two."""
     better: Literal["higher", "lower", "neither"]
-    units: Literal["documents", "datasets", "features"]
+    units: Literal["documents", "datasets", "features", "texts", "words", "entities"]
     """What the bootstrap draws."""
     against: tuple[str, ...] = ()
     """Names of the controls that a dictionary with real structure must beat; none where the figure
@@ -71,5 +71,7 @@ class Section:
     measure: Measure
     suites: tuple[SuiteName, ...] = ("quick", "standard", "full")
     """The suites that it is part of."""
+    caution: str = ""
+    """What to know before its figures are believed, in words; shown above them."""
     version: int = 1
     """Raised when its figures change for the same inputs, so that stored ones are made anew."""

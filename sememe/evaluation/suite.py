@@ -11,7 +11,17 @@ from typing import Any
 import numpy as np
 
 from sememe.artefacts import fingerprint, lock, read_json, write_json
-from sememe.evaluation import fidelity, health, interpretability, probing, proxies, structure
+from sememe.evaluation import (
+    absorption,
+    disentanglement,
+    fidelity,
+    health,
+    interpretability,
+    probing,
+    proxies,
+    removal,
+    structure,
+)
 from sememe.evaluation.arms import Arm
 from sememe.evaluation.controls import WRITTEN, write_down
 from sememe.evaluation.estimates import DRAWS, LEVEL, Estimate
@@ -31,6 +41,30 @@ SECTIONS = (
     Section("fidelity", "Fidelity", fidelity.METRICS, fidelity.measure),
     Section("health", "Health", health.METRICS, health.measure),
     Section("probing", "Sparse probing", probing.METRICS, probing.measure),
+    Section(
+        "removal",
+        "Concept removal",
+        removal.METRICS,
+        removal.measure,
+        ("standard", "full"),
+        removal.CAUTION,
+    ),
+    Section(
+        "absorption",
+        "Feature absorption",
+        absorption.METRICS,
+        absorption.measure,
+        ("standard", "full"),
+        absorption.CAUTION,
+    ),
+    Section(
+        "disentanglement",
+        "Disentanglement",
+        disentanglement.METRICS,
+        disentanglement.measure,
+        ("standard", "full"),
+        disentanglement.CAUTION,
+    ),
     Section("proxies", "Kinds of text", proxies.METRICS, proxies.measure),
     Section(
         "interpretability",
@@ -187,6 +221,7 @@ def section_report(
     return {
         "name": section.name,
         "title": section.title,
+        "caution": section.caution,
         "seconds": {name: result.seconds for name, result in results.items()},
         "rows": [_row(metric, scored, subject) for metric in section.metrics],
         "details": {name: measured.details for name, measured in scored.items()},

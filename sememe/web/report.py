@@ -56,6 +56,9 @@ class EvaluatedSection(Struct):
     seconds: Annotated[dict[str, float], Meta(description="By the names of arms.")]
     rows: list[MetricRow]
     details: Annotated[dict[str, dict[str, Any]], Meta(description="By the names of arms.")]
+    caution: Annotated[
+        str, Meta(description="What to know before the figures are believed; mostly empty.")
+    ] = ""
 
 
 class Evaluation(Struct, kw_only=True):

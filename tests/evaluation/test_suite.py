@@ -395,3 +395,30 @@ def test_another_corpus_than_the_dictionarys_is_refused(
     with pytest.raises(SystemExit):
         main(["evaluate", str(small_run / "dictionary"), *words, "--out", str(tmp_path / "out")])
     assert "was made from corpus" in " ".join(capsys.readouterr().err.split())
+
+
+def test_concept_tests_say_why_a_model_that_knows_nothing_has_none(
+    standard: tuple[Path, dict[str, Arm]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the tiny model and on its weights permuted, as the page reads it."""
+    names = ("absorption", "disentanglement")
+    sections = tuple(section for section in suite.SECTIONS if section.name in names)
+    monkeypatch.setattr(suite, "SECTIONS", sections)
+    arms = {name: standard[1][name] for name in ("dictionary", "random model")}
+    run_suite(
+        {name: lambda arm=arm: arm for name, arm in arms.items()}, Settings("quick"), tmp_path
+    )
+    (quick,) = read_reports(tmp_path).reports
+    assert not quick.sections
+    run_suite(
+        {name: lambda arm=arm: arm for name, arm in arms.items()}, Settings("standard"), tmp_path
+    )
+    report = read_reports(tmp_path).reports[0]
+    assert [section.name for section in report.sections] == list(names)
+    for section, reason in zip(report.sections, ("words of one token", "knows"), strict=True):
+        assert section.caution
+        for row in section.rows:
+            assert set(row.left_out) == set(arms)
+            assert all(reason in why for why in row.left_out.values())
+            assert not row.figures
+            assert row.verdict is None

@@ -33,6 +33,8 @@ export interface MetricRow {
 export interface Section {
   name: string;
   title: string;
+  /** What to know before the figures are believed; empty or missing where there is nothing. */
+  caution?: string;
   seconds: Record<string, number>;
   rows: MetricRow[];
   details: Record<string, Record<string, unknown>>;
