@@ -163,11 +163,9 @@ def measure(settings: Settings) -> dict[str, float]:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
         atlas = Atlas.open(out)
         decoder = torch.nn.functional.normalize(parts.dictionary.W_dec.detach(), dim=1)
-        fires, tokens = atlas.columns["frequency"] > 0, atlas.columns["tokens"]
+        fires = atlas.columns["frequency"] > 0
         near = neighbours(decoder)
-        drawing = seconds(
-            lambda: lay_out(decoder, near, tokens, fires, parts.model.tokenizer.bytes_of)
-        )
+        drawing = seconds(lambda: lay_out(decoder, near, fires))
         size = sum(path.stat().st_size for path in out.iterdir())
     features, rows = atlas.features, parts.stored.rows
     return {

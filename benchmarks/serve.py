@@ -69,10 +69,10 @@ class Settings:
 SERVER = """
 import sys
 from pathlib import Path
+from sememe.serving import sentence_encoder
 from sememe.atlas.annotations import Annotations
 from sememe.atlas.search import Search
 from sememe.atlas.store import Atlas
-from sememe.serving import sentence_encoder
 from sememe.web.server import serve
 folder = Path(sys.argv[1])
 atlas = Atlas.open(folder / "atlas")

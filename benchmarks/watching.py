@@ -25,8 +25,8 @@ from benchmarks import command
 from sememe.activations.stream import MemoryStream
 from sememe.atlas.early import BLOCK, BLOCKS, early_features
 from sememe.errors import UsageError
-from sememe.job import Run
 from sememe.progress import KeptProgress
+from sememe.run import Run
 from sememe.training.config import TrainConfig
 from sememe.training.history import History
 from sememe.training.trainer import Trainer

@@ -28,87 +28,10 @@ from sememe.planner import WORTH_A_PROBE, plan_work, shown_time
 from sememe.probe import probe
 from sememe.progress import Progress
 from sememe.requirements import Work, check_fits, needs
+from sememe.run import SECONDS, Run
 from sememe.training.config import TrainConfig
 from sememe.training.devices import check_device
 from sememe.training.loop import train
-
-SECONDS = "seconds.json"
-
-
-@dataclass(frozen=True)
-class Run:
-    """The places of a run's artefacts in its directory."""
-
-    path: Path
-
-    @property
-    def corpus(self) -> Path:
-        """Documents as token ids."""
-        return self.path / "corpus"
-
-    @property
-    def activations(self) -> Path:
-        """Activations of the training documents."""
-        return self.path / "activations"
-
-    @property
-    def held_out(self) -> Path:
-        """Activations of the held-out documents."""
-        return self.path / "activations-held-out"
-
-    @property
-    def dictionary(self) -> Path:
-        """The trained dictionary."""
-        return self.path / "dictionary"
-
-    @property
-    def report(self) -> Path:
-        """Figures on held-out text."""
-        return self.path / "report.json"
-
-    @property
-    def evaluation(self) -> Path:
-        """Reports of the evaluation's suites."""
-        return self.path / "evaluation"
-
-    @property
-    def atlas(self) -> Path:
-        """Every feature's page."""
-        return self.path / "atlas"
-
-    @property
-    def index(self) -> Path:
-        """Words and neurons of the atlas, for searches."""
-        return self.path / "index"
-
-    @property
-    def meanings(self) -> Path:
-        """Meanings of the atlas's examples, for searches."""
-        return self.path / "meanings"
-
-    @property
-    def labels(self) -> Path:
-        """Texts that describe features."""
-        return self.path / "labels.sqlite"
-
-    @property
-    def annotations(self) -> Path:
-        """Notes and tags that people put on features."""
-        return self.path / "annotations.sqlite"
-
-    def load_model(self, progress: Progress | None = None) -> LanguageModel:
-        """Load the model of the run's held-out activations, or of its dictionary without those."""
-        if is_finished(self.held_out):
-            manifest = Activations.open(self.held_out, verify=False).manifest
-            facts = {**manifest["made_from"], **manifest["config"]}
-        else:
-            facts = Dictionary.load(self.dictionary).manifest["made_from"]
-        return load_model(
-            facts["model_name"],
-            dtype=facts.get("model_dtype", "auto"),
-            accept_terms=True,  # whoever made the run has accepted them
-            progress=progress,
-        )
 
 
 @dataclass(frozen=True)

@@ -1,27 +1,30 @@
 """Show a run: everything in its directory, its atlas and what lies beside it, in the browser."""
 
+import os
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
+
+# Before torch is loaded: its threads would wait for the next search at a whole core's cost.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numpy as np
 import numpy.typing as npt
 from starlette.applications import Starlette
 
-from sememe.activations.rules import TokenRules
 from sememe.activations.store import Activations
-from sememe.artefacts import is_finished, read_json, refuse_unfit
+from sememe.artefacts import is_finished, read_json, read_manifest, refuse_unfit
 from sememe.atlas.annotations import Annotations
 from sememe.atlas.index import Encoder, index
 from sememe.atlas.search import Search
 from sememe.atlas.store import Atlas
-from sememe.dictionaries.dictionary import Dictionary
-from sememe.job import MapConfig, Run, map_model
-from sememe.progress import KeptProgress, Progress
+from sememe.progress import Progress
+from sememe.run import Run
 from sememe.watching import JobView
 from sememe.web.listener import Listener
-from sememe.web.live import LivePrompt
-from sememe.web.server import check_built, make_app, make_waiting_app, prepare
+from sememe.web.prompt import PromptToken
+from sememe.web.server import check_built, make_app, prepare
 
 INDEXED_AT_ONCE = 100_000
 """The atlas of at most so many features is indexed, but for meanings, when it is first served."""
@@ -41,38 +44,59 @@ def serve_run(
     check_built()
     with Listener(port) as listener:
         view = JobView(Run(path), ready=True)
-        listener.app = prepare(_application(view, listener, progress or Progress()))
+        listener.app = prepare(application(view, listener, progress or Progress()))
         announce(listener.address)
         listener.run()
 
 
-def map_and_show(
-    config: MapConfig, out: Path, listener: Listener, *, progress: Progress | None = None
-) -> dict[str, Any]:
-    """Run the main job, as :func:`sememe.job.map_model`, and let ``listener`` show it meanwhile.
+class RunPrompt:
+    """The model of a run behind the prompt page.
 
-    At the end it shows the atlas, in a thread of its own, until it is closed.
+    What runs it is imported at the first prompt: transformers alone is 200 MB of memory.
     """
-    kept = KeptProgress(progress or Progress())
-    view = JobView(Run(out), Path(config.model).name, kept)
-    listener.app = make_waiting_app(view, token=listener.token, port=listener.port)
-    listener.start(kept.say)
-    figures = map_model(config, out, progress=kept, early=view.show)
-    listener.app = prepare(_application(view, listener, kept))
-    view.ready = True
-    return figures
+
+    def __init__(self, run: Run, held_out: Activations) -> None:
+        self.run, self.held_out = run, held_out
+
+    @cached_property
+    def _live(self) -> Any:  # noqa: ANN401 - a LivePrompt
+        from sememe.activations.rules import TokenRules
+        from sememe.dictionaries.dictionary import Dictionary
+        from sememe.web.live import LivePrompt
+
+        window = self.held_out.manifest["config"]["window"]
+        dictionary = Dictionary.load(self.run.dictionary)
+        return LivePrompt(self.run.load_model, dictionary, TokenRules.of(self.held_out), window)
+
+    def __call__(self, text: str) -> Sequence[PromptToken]:
+        """See :class:`sememe.web.live.LivePrompt`."""
+        found: Sequence[PromptToken] = self._live(text)
+        return found
+
+    def token(self, text: str) -> int:
+        """See :class:`sememe.web.prompt.Effects`."""
+        return int(self._live.token(text))
+
+    def on_token(self, features: Sequence[int], token: int) -> npt.NDArray[np.float32]:
+        """See :class:`sememe.web.prompt.Effects`."""
+        found: npt.NDArray[np.float32] = self._live.on_token(features, token)
+        return found
+
+    def of_feature(self, feature: int) -> npt.NDArray[np.float32]:
+        """See :class:`sememe.web.prompt.Effects`."""
+        found: npt.NDArray[np.float32] = self._live.of_feature(feature)
+        return found
 
 
-def _application(view: JobView, listener: Listener, progress: Progress) -> Starlette:
-    """Return the application that shows a finished run, and whatever lies beside it."""
+def application(view: JobView, listener: Listener, progress: Progress) -> Starlette:
+    """Return what shows a finished run, and whatever lies beside it."""
     run = view.run
     atlas = Atlas.open(run.atlas)
     held_out = Activations.open(run.held_out, verify=False)
-    dictionary = Dictionary.load(run.dictionary)
     made_from = atlas.manifest["made_from"]["dictionary"]
-    refuse_unfit(str(run.atlas), {"dictionary": (made_from, dictionary.manifest["hash"])})
-    window = held_out.manifest["config"]["window"]
-    prompt = LivePrompt(run.load_model, dictionary, TokenRules.of(held_out), window)
+    own = read_manifest(run.dictionary, "dictionary")["hash"]
+    refuse_unfit(str(run.atlas), {"dictionary": (made_from, own)})
+    prompt = RunPrompt(run, held_out)
     if not is_finished(run.index) and atlas.features <= INDEXED_AT_ONCE:
         index(atlas, run.index, progress=progress)
     return make_app(
@@ -99,10 +123,8 @@ def sentence_encoder(progress: Progress | None = None) -> Encoder:
     dtype = torch.bfloat16 if fast_bf16() else torch.float32
     model = load_sentence_encoder(progress, dtype=dtype)
 
-    width = model.bert.config.hidden_size
-
     def encode(sentences: Sequence[str]) -> npt.NDArray[np.float32]:
-        found = np.empty((len(sentences), width), np.float32)
+        found = np.empty((len(sentences), model.bert.width), np.float32)
         # Of like length, so that little is padding.
         order = sorted(range(len(sentences)), key=lambda place: len(sentences[place]))
         for start in range(0, len(order), TOGETHER):

@@ -4,8 +4,8 @@ from dataclasses import dataclass, field
 
 from sememe.artefacts import is_finished, read_json
 from sememe.atlas.early import Early
-from sememe.job import SECONDS, Run
 from sememe.progress import KeptProgress, Stage
+from sememe.run import SECONDS, Run
 from sememe.training.history import read_history
 from sememe.web.job import Curves, EarlyFeatures, Job, JobStage, shown_early
 from sememe.web.text import TokenText

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from sememe.errors import SememeError, UsageError
-from sememe.job import Run, map_model, middle_site
+from sememe.job import map_model, middle_site
 from sememe.models.load import LanguageModel
+from sememe.run import Run
 from tests.prose import prose, small_job
 
 STAGES = ("corpus", "harvest", "harvest held-out", "train", "evaluate", "describe")

@@ -17,12 +17,13 @@ from sememe.activations.store import Activations
 from sememe.dictionaries import ReLU
 from sememe.dictionaries.objectives import L1, Reconstruction
 from sememe.errors import SememeError
-from sememe.job import Run, map_model
+from sememe.job import map_model
 from sememe.models.load import LanguageModel
 from sememe.planner import shown_time
 from sememe.probe import SCRATCH, RandomCorpus, probe
 from sememe.progress import Progress
 from sememe.requirements import Work, check_fits, needs, totals
+from sememe.run import Run
 from sememe.training import recipes
 from sememe.training.checkpoints import KEPT
 from sememe.training.config import TrainConfig

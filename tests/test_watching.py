@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from sememe.artefacts import read_json
-from sememe.job import Run
 from sememe.progress import KeptProgress, Progress
+from sememe.run import Run
 from sememe.watching import JobView
 
 STAGES = ["corpus", "harvest", "harvest held-out", "train", "evaluate", "describe"]

@@ -82,7 +82,7 @@ def _most_alike(
     which: Array,
     amount: Array,
 ) -> None:
-    seen = np.empty(len(shared), np.int32)
+    seen = np.empty(len(shared) + 1, np.int32)
     for f in range(begin, end):
         found = 0
         fired = starts[f + 1] - starts[f]
@@ -91,15 +91,18 @@ def _most_alike(
             row = rows[starts[f] + i * fired // looked]
             for entry in range(row_starts[row], row_starts[row + 1]):
                 other = features[entry]
-                if shared[other] == 0:
-                    seen[found] = other
-                    found += 1
+                seen[found] = other  # overwritten by the next unless it is new: no branch
+                found += shared[other] == 0
                 shared[other] += 1
+        last = amount.shape[1] - 1
         for i in range(found):
             other = seen[i]
             both = shared[other]
             shared[other] = 0
-            if other == first + f or both < LEAST:
+            # without a division: most are below the last that is listed
+            ahead = both * (fired / looked) * (1 + amount[f, last])
+            below = ahead < np.float64(amount[f, last]) * (fired + counts[other]) * (1 - 1e-6)
+            if other == first + f or both < LEAST or below:
                 continue
             both_all = both * (fired / looked)
             index = np.float32(both_all / max(fired + counts[other] - both_all, both_all))

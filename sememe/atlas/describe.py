@@ -7,7 +7,9 @@ activations. Parts of the store may be read apart (:mod:`sememe.atlas.parts`).
 
 import shutil
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,7 +18,7 @@ from jaxtyping import Float
 from sememe.activations.in_order import InOrder, LiveRows
 from sememe.activations.rules import HarvestConfig, TokenRules
 from sememe.artefacts import begin, is_finished, refuse_unfit
-from sememe.atlas.layout import Layout, lay_out, place_beside
+from sememe.atlas.layout import Layout, lay_out, named, place_beside
 from sememe.atlas.pages import Pages, Sources, weights_of
 from sememe.atlas.parts import covered, describe_part, merge_parts, missing
 from sememe.atlas.ranked import Ranked
@@ -24,15 +26,25 @@ from sememe.atlas.statistics import INTERVALS, Text
 from sememe.atlas.store import STATUSES, Atlas, OtherAtlas
 from sememe.atlas.weights import logit_effects, neighbours, used_tokens
 from sememe.atlas.writing import finish_atlas, write_pages
-from sememe.corpora.corpus import Corpus
+from sememe.corpora.corpus import Corpus, Windows
 from sememe.dictionaries.dictionary import Dictionary
 from sememe.errors import SememeError
-from sememe.evaluation.health import DENSE, ULTRALOW
+from sememe.evaluation.metrics import DENSE, ULTRALOW
 from sememe.kernels.compiled import Array
 from sememe.models.language_model import LanguageModel
 from sememe.progress import Progress
 
 PARTS = "parts"
+
+
+class _Written(NamedTuple):
+    """What is needed of the pages once they are written."""
+
+    columns: dict[str, Array]
+    counts: Array
+    """(features,) rows on which each fires."""
+    rows: int
+    layout: Layout
 
 
 def describe(
@@ -78,50 +90,64 @@ def describe(
     progress.start("describe", starts[-1], "tokens", before)
     for shards in missing(done, activations.shards):
         describe_part(dictionary, activations, folder, shards, progress=progress)
-    firings, sums = merge_parts(folder, activations.shards)
-    text = Text.of(firings, corpus, windows)
-    with torch.no_grad():
-        decoder = torch.nn.functional.normalize(dictionary.W_dec.detach().float(), dim=1)
-        used = used_tokens(model.tokenizer, np.unique(text.tokens))
-        effects = logit_effects(model, decoder, site, used)
-        near = neighbours(decoder)
-        weights = weights_of(dictionary, decoder, effects, near)
-    sources = Sources(text, corpus, windows, model.vocabulary)
-    pages = Pages(firings, sums, weights, sources)
-    vocabulary = model.tokenizer.bytes_of
-    write_pages(out, pages, vocabulary)
-    columns = pages.columns
-    fires = firings.counts > 0
-    alive = int(fires.sum())
-    other = None
+    written = _write_pages(model, dictionary, activations.shards, corpus, windows, out, beside)
+    columns, layout = written.columns, written.layout
+    alive, other = int((written.counts > 0).sum()), None
     if beside is None:
-        layout = lay_out(decoder, near, columns["tokens"], fires, vocabulary)
+        layout = named(layout, columns["tokens"], model.tokenizer.bytes_of)
     else:
-        layout, nearby = _placed(decoder, fires, *beside)
-        columns["other"] = nearby.which[:, 0].copy()
-        columns["other_cosine"] = np.where(fires, nearby.amount[:, 0], np.float32(np.nan))
-        other = _shown(beside[0], vocabulary)
+        other = _shown(beside[0], model.tokenizer.bytes_of)
     atlas = finish_atlas(
         out,
         {**columns, "x": layout.x, "y": layout.y, "cluster": layout.cluster},
         config={"intervals": INTERVALS, "dense": DENSE, "ultralow": ULTRALOW},
         made_from=made_from,
-        features=firings.features,
+        features=dictionary.config.features,
         model=model.name,
         site=site,
-        tokens=firings.rows,
+        tokens=written.rows,
         sources=corpus.sources,
         statuses={
             name: int((columns["status"] == number).sum()) for number, name in enumerate(STATUSES)
         },
         alive=alive,
-        l0=float(firings.counts.sum() / firings.rows),
+        l0=float(written.counts.sum() / written.rows),
         clusters=layout.clusters,
         other=other,
     )
     shutil.rmtree(folder, ignore_errors=True)
     progress.finish(f"{alive:,} features fire")
     return atlas
+
+
+def _write_pages(
+    model: LanguageModel,
+    dictionary: Dictionary,
+    shards: int,
+    corpus: Corpus,
+    windows: Windows,
+    out: Path,
+    beside: tuple[Atlas, Dictionary] | None,
+) -> _Written:
+    """Write the pages of an atlas from the parts in ``out``, and lay its features out meanwhile."""
+    firings, sums = merge_parts(out / PARTS, shards)
+    text = Text.of(firings, corpus, windows)
+    decoder, fires = _unit_rows(dictionary), firings.counts > 0
+    used = used_tokens(model.tokenizer, np.unique(text.tokens))
+    with torch.no_grad():
+        effects = logit_effects(model, decoder, dictionary.site, used)
+    near = neighbours(decoder)
+    with ThreadPoolExecutor(1, thread_name_prefix="map") as aside:
+        placing = aside.submit(_placed, decoder, near, fires, beside)
+        weights = weights_of(dictionary, decoder, effects, near)
+        pages = Pages(firings, sums, weights, Sources(text, corpus, windows, model.vocabulary))
+        write_pages(out, pages, model.tokenizer.bytes_of)
+        layout, nearby = placing.result()
+    columns = pages.columns
+    if nearby is not None:
+        columns["other"] = nearby.which[:, 0].copy()
+        columns["other_cosine"] = np.where(fires, nearby.amount[:, 0], np.float32(np.nan))
+    return _Written(columns, firings.counts, firings.rows, layout)
 
 
 def live_rows(model: LanguageModel, dictionary: Dictionary, corpus: Corpus) -> LiveRows:
@@ -157,13 +183,23 @@ def _check_map(other: Atlas, mapped: Dictionary, dictionary: Dictionary) -> str:
 
 
 def _placed(
-    decoder: Float[torch.Tensor, "features width"], fires: Array, other: Atlas, mapped: Dictionary
-) -> tuple[Layout, Ranked]:
+    decoder: Float[torch.Tensor, "features width"],
+    near: Ranked,
+    fires: Array,
+    beside: tuple[Atlas, Dictionary] | None,
+) -> tuple[Layout, Ranked | None]:
+    """Return a map, its clusters unnamed; or places on that of another atlas, and what is near."""
+    if beside is None:
+        return lay_out(decoder, near, fires), None
+    other, mapped = beside
     columns = other.columns
     layout = Layout(columns["x"], columns["y"], columns["cluster"], other.manifest["clusters"])
-    return place_beside(
-        decoder, fires, torch.nn.functional.normalize(mapped.directions().float(), dim=1), layout
-    )
+    return place_beside(decoder, fires, _unit_rows(mapped), layout)
+
+
+def _unit_rows(dictionary: Dictionary) -> Float[torch.Tensor, "features width"]:
+    """Return decoder rows at length 1."""
+    return torch.nn.functional.normalize(dictionary.directions().float(), dim=1)
 
 
 def _shown(other: Atlas, vocabulary: Sequence[bytes]) -> OtherAtlas:

@@ -10,7 +10,7 @@ import torch
 
 from sememe.activations.store import ROW_FACTS, Activations
 from sememe.dictionaries.dictionary import Dictionary
-from sememe.evaluation.health import DENSE
+from sememe.evaluation.metrics import DENSE
 from sememe.kernels.compiled import Array
 from sememe.progress import Progress
 

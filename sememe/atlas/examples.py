@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 import orjson
 
-from sememe.atlas.example_json import LARGEST, write_examples
+from sememe.atlas.compiled_json import LARGEST, write_examples
 from sememe.atlas.firings import Block
 from sememe.atlas.statistics import (
     BEFORE,

@@ -1,10 +1,9 @@
 """The map: every feature that fires at a place in the plane, near those with near decoder rows.
 
 UMAP (McInnes et al., 2018) over the exact nearest decoder rows by cosine, begun at the first two
-principal components, with a fixed seed. Clusters are those of HDBSCAN on the map.
+principal components. Clusters are those of HDBSCAN on the map.
 """
 
-import warnings
 from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -14,18 +13,19 @@ import torch
 from jaxtyping import Float
 
 from sememe.atlas.ranked import Ranked
+from sememe.atlas.umap import umap
 from sememe.atlas.weights import CHUNK, nearest
 from sememe.kernels.compiled import Array
 from sememe.models.tokenizer import pieces
 
 LEAST_FEATURES = 256
 """With fewer the first two principal components are the map."""
-SEED = 0
-EPOCHS = 200
 SPREAD = 10.0
 """Standard deviation of the first layout, along its longer axis."""
 SMALLEST_CLUSTER = 0.002
 """Share of the features; and never fewer than five."""
+LARGEST_CLUSTER = 0.2
+"""Share too, or one cluster may swallow nearly all, as HDBSCAN then prefers."""
 PLACED_BY = 3
 """Nearest features between which one of another dictionary lies."""
 NAMED_BY = 3
@@ -42,17 +42,10 @@ class Layout(NamedTuple):
     """Name, number of features and middle of every cluster, by its number."""
 
 
-def lay_out(
-    decoder: Float[torch.Tensor, "features width"],
-    near: Ranked,
-    tokens: Array,
-    fires: Array,
-    token_bytes: Sequence[bytes],
-) -> Layout:
-    """Return the map of the features that ``fires`` (features,) says fire.
+def lay_out(decoder: Float[torch.Tensor, "features width"], near: Ranked, fires: Array) -> Layout:
+    """Return the map of the features that ``fires`` (features,) says fire, clusters unnamed.
 
-    ``near`` are the nearest features of each, ``tokens`` (features, shown) those that they fire on
-    most, -1 where there are fewer.
+    ``near`` are the nearest features of each.
     """
     chosen = np.flatnonzero(fires)
     features = len(decoder)
@@ -60,10 +53,9 @@ def lay_out(
     cluster = np.full(features, -1, np.int32)
     points[chosen] = _principal(decoder, chosen)
     if len(chosen) >= LEAST_FEATURES:
-        points[chosen] = _umap(points[chosen], near, chosen, features)
+        points[chosen] = umap(points[chosen], _among(near, chosen, features))
         cluster[chosen] = _clusters(points[chosen])
-    clusters = named(points, cluster, tokens, token_bytes)
-    return Layout(points[:, 0].copy(), points[:, 1].copy(), cluster, clusters)
+    return Layout(points[:, 0].copy(), points[:, 1].copy(), cluster, [])
 
 
 def place_beside(
@@ -116,55 +108,23 @@ def _principal(decoder: Float[torch.Tensor, "features width"], chosen: Array) ->
     return scaled
 
 
-def _umap(begin: Array, near: Ranked, chosen: Array, features: int) -> Array:
-    """(n, 2) places after UMAP from the places where they begin."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        from umap.umap_ import find_ab_params, fuzzy_simplicial_set, simplicial_set_embedding
-
-        number = np.full(features + 1, -1, np.int64)
-        number[chosen] = np.arange(len(chosen))
-        own = np.arange(len(chosen))[:, None]
-        indices = np.concatenate([own, number[near.which[chosen]]], axis=1)
-        distances = np.concatenate([np.zeros(own.shape), 1.0 - near.amount[chosen]], axis=1)
-        distances[indices < 0] = np.inf
-        graph, _, _ = fuzzy_simplicial_set(
-            begin,
-            indices.shape[1],
-            np.random.RandomState(SEED),
-            "precomputed",
-            knn_indices=indices.astype(np.int32),
-            knn_dists=np.maximum(distances, 0.0).astype(np.float32),
-        )
-        a, b = find_ab_params(1.0, 0.1)
-        places, _ = simplicial_set_embedding(
-            begin,
-            graph,
-            2,
-            1.0,
-            a,
-            b,
-            1.0,
-            5,
-            EPOCHS,
-            begin.copy(),
-            np.random.RandomState(SEED),
-            "euclidean",
-            {},
-            False,
-            {},
-            False,
-        )
-    placed: Array = places.astype(np.float32)
-    return placed
+def _among(near: Ranked, chosen: Array, features: int) -> Ranked:
+    """Return the nearest of the chosen features among themselves, by their number there."""
+    number = np.full(features + 1, -1, np.int32)
+    number[chosen] = np.arange(len(chosen))
+    return Ranked(number[near.which[chosen]], near.amount[chosen])
 
 
 def _clusters(points: Array) -> Array:
     """(n,) numbers of clusters, the largest first; -1 for none."""
     from sklearn.cluster import HDBSCAN
 
-    smallest = max(5, round(SMALLEST_CLUSTER * len(points)))
-    found = HDBSCAN(min_cluster_size=smallest, copy=True).fit_predict(points.astype(np.float64))
+    clustering = HDBSCAN(
+        min_cluster_size=max(5, round(SMALLEST_CLUSTER * len(points))),
+        max_cluster_size=round(LARGEST_CLUSTER * len(points)),
+        copy=True,
+    )
+    found = clustering.fit_predict(points.astype(np.float64))
     sizes = np.bincount(found[found >= 0])
     rank = np.empty(len(sizes) + 1, np.int32)
     rank[np.argsort(-sizes, kind="stable")] = np.arange(len(sizes))
@@ -173,14 +133,14 @@ def _clusters(points: Array) -> Array:
     return renumbered
 
 
-def named(
-    points: Array, cluster: Array, tokens: Array, token_bytes: Sequence[bytes]
-) -> list[dict[str, Any]]:
-    """Return every cluster's name, size and middle.
+def named(layout: Layout, tokens: Array, token_bytes: Sequence[bytes]) -> Layout:
+    """Return a map with every cluster's name, size and middle.
 
     It is named by the tokens that the largest part of its features share, weighed by how rare they
-    are among all features (tf-idf).
+    are among all features (tf-idf). ``tokens`` (features, shown) are those that each fires on most,
+    -1 where there are fewer.
     """
+    points, cluster = np.stack([layout.x, layout.y], axis=1), layout.cluster
     everywhere = np.bincount(tokens[tokens >= 0], minlength=len(token_bytes))
     features = int((tokens[:, 0] >= 0).sum())
     found = []
@@ -194,7 +154,7 @@ def named(
         x, y = np.median(points[mine], axis=0).tolist()
         name = " · ".join(_words(best) or map(_escaped, best[:1]))
         found.append({"name": name, "size": len(mine), "x": round(x, 4), "y": round(y, 4)})
-    return found
+    return layout._replace(clusters=found)
 
 
 def _words(tokens: Iterable[bytes]) -> list[str]:

@@ -5,7 +5,8 @@ rounded to multiples of 2^-10, and a sum of such products below 2^33 loses nothi
 precision, so that it is the same in whatever order and in however many parts it is made.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from functools import reduce
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,13 +18,14 @@ from jaxtyping import Float
 from sememe.artefacts import atomic_path
 from sememe.atlas.firings import ShardFirings
 from sememe.atlas.ranked import Ranked
+from sememe.atlas.store import mapped
 from sememe.kernels.compiled import Array, compiled
 from sememe.kernels.workers import share_out
 
 NEURONS_SHOWN = 10
 STEP = 2.0**-10
 ROWS, FEATURES = 1024, 512
-"""Rows and features that a thread looks at before it takes others."""
+"""Rows and features that are looked at before others are taken."""
 
 
 class NeuronSums(NamedTuple):
@@ -82,20 +84,10 @@ class NeuronSums(NamedTuple):
             whole += some
         return rounded
 
-    def merge(self, other: "NeuronSums") -> None:
-        """Add the sums over other rows."""
-        for own, more in zip(self, other, strict=True):
-            own += more
-
     def save(self, path: Path) -> None:
         """Write to a file."""
         with atomic_path(path) as partial:
             safetensors.numpy.save_file(self._asdict(), partial)
-
-    @classmethod
-    def load(cls, path: Path) -> "NeuronSums":
-        """Read a file that :meth:`save` wrote."""
-        return cls(**safetensors.numpy.load_file(path))
 
     def correlations(self, first: int, total: Array, squares: Array, rows: int) -> Ranked:
         """Return the neurons that correlate most with the features from ``first`` on.
@@ -109,6 +101,24 @@ class NeuronSums(NamedTuple):
         with np.errstate(divide="ignore", invalid="ignore"):
             found = np.where(spread > 0, covariance / np.sqrt(spread), 0.0)
         return _largest(np.clip(found, -1.0, 1.0))
+
+
+class MergedSums:
+    """The sums of all parts, read from their files some features at a time."""
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self.paths = paths
+
+    def correlations(self, first: int, total: Array, squares: Array, rows: int) -> Ranked:
+        """See :meth:`NeuronSums.correlations`."""
+        mine = slice(first, first + len(total))
+        parts = [mapped(path) for path in self.paths]  # anew, so that what was read is let go
+        sums = NeuronSums(
+            reduce(np.add, [part["products"][mine] for part in parts]),
+            reduce(np.add, [part["total"] for part in parts]),
+            reduce(np.add, [part["squares"] for part in parts]),
+        )
+        return sums.correlations(0, total, squares, rows)
 
 
 @compiled
@@ -176,10 +186,14 @@ def participation(decoder: Float[torch.Tensor, "features width"]) -> Array:
     The participation ratio (sum w^2)^2 / sum w^4 over the width: 1 / width for one neuron, 1 where
     all weigh the same.
     """
-    squares = decoder.square()
-    ratio = squares.sum(1).square() / squares.square().sum(1).clamp_min(1e-30)
-    share: Array = (ratio / decoder.shape[1]).numpy().astype(np.float32)
+    share: Array = torch.cat([*map(_participation, decoder.split(ROWS))]).numpy()
     return share
+
+
+def _participation(rows: Float[torch.Tensor, "n width"]) -> Float[torch.Tensor, " n"]:
+    squares = rows.square()
+    ratio = squares.sum(1).square() / squares.square().sum(1).clamp_min(1e-30)
+    return ratio / rows.shape[1]
 
 
 def _largest(values: Array) -> Ranked:

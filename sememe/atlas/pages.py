@@ -5,21 +5,23 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
+import orjson
 import torch
 from jaxtyping import Float
 
 from sememe.atlas.cofiring import Cofiring
+from sememe.atlas.compiled_json import LARGEST, write_pairs
 from sememe.atlas.examples import BlockExamples
 from sememe.atlas.firings import Block, Firings
-from sememe.atlas.neurons import NeuronSums, basis, participation
+from sememe.atlas.neurons import MergedSums, basis, participation
 from sememe.atlas.ranked import Ranked
 from sememe.atlas.statistics import INTERVALS, Located, Statistics, Text
 from sememe.atlas.store import STATUSES, Page
 from sememe.atlas.tokens import TOKENS_SHOWN, TokenShares, peak_tokens
-from sememe.atlas.weights import NEIGHBOURS_SHOWN, LogitEffects
+from sememe.atlas.weights import CHUNK, NEIGHBOURS_SHOWN, LogitEffects
 from sememe.corpora.corpus import Corpus, Windows
 from sememe.dictionaries.dictionary import Dictionary
-from sememe.evaluation.health import DENSE, ULTRALOW
+from sememe.evaluation.metrics import DENSE, ULTRALOW
 from sememe.kernels.compiled import Array
 
 
@@ -61,7 +63,7 @@ class Pages:
     """Yields every feature's page; :attr:`columns` are complete when all have been yielded."""
 
     def __init__(
-        self, firings: Firings, sums: NeuronSums, weights: Weights, sources: Sources
+        self, firings: Firings, sums: MergedSums, weights: Weights, sources: Sources
     ) -> None:
         self.firings, self.sums, self.weights, self.sources = firings, sums, weights, sources
         self.cofiring = Cofiring(firings)
@@ -118,12 +120,12 @@ class Pages:
         )
         mine = slice(block.first, block.first + block.features)
         numbers = [self.columns[name][mine].tolist() for name in NUMBERS]
-        lists = {
-            **{name: getattr(looked.tokens, name).pairs() for name in TokenShares._fields},
-            "neighbours": weights.near.part(mine, NEIGHBOURS_SHOWN).pairs(),
-            "cofiring": looked.cofiring.pairs(),
-            "correlated": looked.correlated.pairs(),
-            "basis": basis(weights.decoder[mine]).pairs(),
+        lists: dict[str, list[Any]] = {
+            **{name: _pairs(getattr(looked.tokens, name)) for name in TokenShares._fields},
+            "neighbours": _pairs(weights.near.part(mine, NEIGHBOURS_SHOWN)),
+            "cofiring": _pairs(looked.cofiring),
+            "correlated": _pairs(looked.correlated),
+            "basis": _pairs(basis(weights.decoder[mine])),
             "sources": _by_source(statistics, sources.corpus.sources),
         }
         lists["tokens"] = lists.pop("on")
@@ -183,7 +185,8 @@ def weights_of(
 ) -> Weights:
     """Return what the weights of a dictionary of one site say; ``directions`` are unit rows."""
     encoder, decoder = dictionary.W_enc.detach().float(), dictionary.W_dec.detach().float()
-    along = torch.linalg.vecdot(encoder, directions)
+    parts = zip(encoder.split(CHUNK), directions.split(CHUNK), strict=True)
+    along = torch.cat([torch.linalg.vecdot(*part) for part in parts])
     return Weights(
         directions,
         decoder.norm(dim=1).numpy(),
@@ -191,6 +194,18 @@ def weights_of(
         effects,
         near,
     )
+
+
+def _pairs(ranked: Ranked) -> list[orjson.Fragment]:
+    """Return every feature's list as JSON."""
+    features, shown = ranked.which.shape
+    largest = np.abs(ranked.amount).max(initial=0.0)
+    room = 2 + shown * (len("[,-.0000],") + 10 + len(str(int(min(largest, LARGEST)))))
+    text, ends = np.empty((features, room), np.uint8), np.empty(features, np.int64)
+    write_pairs(text, ends, *ranked)
+    return [
+        orjson.Fragment(own[:end].tobytes()) for own, end in zip(text, ends.tolist(), strict=True)
+    ]
 
 
 def _by_source(statistics: Statistics, labels: Sequence[str]) -> list[list[list[object]]]:
@@ -233,7 +248,7 @@ def _effects(effects: LogitEffects | None, features: slice) -> dict[str, list[An
     counts = effects.histogram[features]
     edges = _edges(effects.low[features], effects.high[features], counts.shape[1])
     return {
-        "promotes": effects.promotes.part(features).pairs(),
-        "suppresses": effects.suppresses.part(features).pairs(),
+        "promotes": _pairs(effects.promotes.part(features)),
+        "suppresses": _pairs(effects.suppresses.part(features)),
         "logits": [{"edges": a, "counts": b} for a, b in zip(edges, counts, strict=True)],
     }

@@ -13,7 +13,7 @@ import torch
 from sememe.activations.in_order import InOrder
 from sememe.artefacts import begin
 from sememe.atlas.firings import Firings, ShardFirings
-from sememe.atlas.neurons import NeuronSums
+from sememe.atlas.neurons import MergedSums, NeuronSums
 from sememe.dictionaries.dictionary import Dictionary
 from sememe.errors import SememeError, UsageError
 from sememe.kernels.code import Code
@@ -68,13 +68,10 @@ def shards_of(part: str, shards: int) -> range:
     return range(first, last)
 
 
-def merge_parts(folder: Path, shards: int) -> tuple[Firings, NeuronSums]:
+def merge_parts(folder: Path, shards: int) -> tuple[Firings, MergedSums]:
     """Return the firings of all shards, and the sums over them, from parts that cover them."""
-    first, *others = covered(folder, shards)
-    sums = NeuronSums.load(_sums_path(folder, first))
-    for part in others:
-        sums.merge(NeuronSums.load(_sums_path(folder, part)))
-    return Firings([ShardFirings.load(_firings_path(folder, n)) for n in range(shards)]), sums
+    firings = Firings([ShardFirings.load(_firings_path(folder, n)) for n in range(shards)])
+    return firings, MergedSums([_sums_path(folder, part) for part in covered(folder, shards)])
 
 
 def covered(folder: Path, shards: int) -> list[range]:

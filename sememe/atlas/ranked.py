@@ -1,12 +1,10 @@
 """Short lists of the strongest, one a feature."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from sememe.kernels.compiled import Array, compiled
-
-DECIMALS = 4
 
 
 class Ranked(NamedTuple):
@@ -22,14 +20,6 @@ class Ranked(NamedTuple):
         """Return lists with nothing in them."""
         shape = (features, shown)
         return cls(np.full(shape, -1, np.int32), np.zeros(shape, np.float32))
-
-    def pairs(self) -> list[list[list[Any]]]:
-        """Return every feature's list as pages hold it."""
-        amounts = self.amount.astype(np.float64).round(DECIMALS).tolist()
-        return [
-            [[which, amount] for which, amount in zip(*both, strict=True) if which >= 0]
-            for both in zip(self.which.tolist(), amounts, strict=True)
-        ]
 
     def part(self, features: slice, shown: int | None = None) -> "Ranked":
         """Return the lists of some features, as long as ``shown``."""

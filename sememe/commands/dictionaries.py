@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from sememe.activations.stream import Stream
     from sememe.atlas.store import Atlas
     from sememe.dictionaries.dictionary import Dictionary
-    from sememe.job import Run
     from sememe.progress import Progress
+    from sememe.run import Run
     from sememe.training.config import TrainConfig
 
 
@@ -163,7 +163,8 @@ class Describe:
         from sememe.atlas.describe import describe, live_rows
         from sememe.corpora.corpus import Corpus
         from sememe.dictionaries.dictionary import Dictionary
-        from sememe.job import Run, open_run
+        from sememe.job import open_run
+        from sememe.run import Run
 
         rows: InOrder
         with terminal_progress() as progress:
@@ -215,7 +216,7 @@ class Describe:
     def _other(self) -> "tuple[Atlas, Dictionary] | None":
         from sememe.atlas.store import Atlas
         from sememe.dictionaries.dictionary import Dictionary
-        from sememe.job import Run
+        from sememe.run import Run
 
         if self.beside is None:
             return None

@@ -34,7 +34,7 @@ class Export:
         from sememe.atlas.parquet import write_parquet
         from sememe.atlas.search import Search
         from sememe.atlas.store import Atlas
-        from sememe.job import Run
+        from sememe.run import Run
         from sememe.web.site import export_site
 
         run = Run(self.run)

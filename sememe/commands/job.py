@@ -85,7 +85,7 @@ class Map(Job):
         return None
 
     def _served(self, config: "MapConfig", out: Path) -> None:
-        from sememe.serving import map_and_show
+        from sememe.showing import map_and_show
         from sememe.web.listener import Listener
         from sememe.web.server import check_built
 
@@ -161,7 +161,7 @@ class Index:
         from sememe.atlas.index import index, index_meanings
         from sememe.atlas.labels import Labels
         from sememe.atlas.store import Atlas
-        from sememe.job import Run
+        from sememe.run import Run
         from sememe.serving import sentence_encoder
 
         run = Run(self.run)

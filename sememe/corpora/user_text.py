@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-import pyarrow
-import pyarrow.parquet
 import xxhash
 import zstandard
 
@@ -170,6 +168,9 @@ def _value(line: bytes, field: str, place: str) -> str:
 
 
 def _parquet(path: Path, field: str) -> Iterator[str]:
+    import pyarrow  # 30 MB, and a third of a second, that all who open a run would pay
+    import pyarrow.parquet
+
     try:
         with pyarrow.parquet.ParquetFile(path) as table:
             names = table.schema_arrow.names

@@ -10,7 +10,8 @@ from sememe.corpora.corpus import Corpus
 from sememe.dictionaries.dictionary import Dictionary
 from sememe.evaluation.arms import Arm
 from sememe.evaluation.fidelity import Look, look
-from sememe.evaluation.health import DENSE, frequency_histogram
+from sememe.evaluation.health import frequency_histogram
+from sememe.evaluation.metrics import DENSE
 from sememe.evaluation.splicing import EvaluateConfig
 from sememe.models.language_model import LanguageModel
 from sememe.progress import Progress

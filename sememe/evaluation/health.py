@@ -14,14 +14,11 @@ from torch.nn.functional import normalize
 
 from sememe.evaluation.arms import Arm
 from sememe.evaluation.estimates import Resampling, ratio
+from sememe.evaluation.metrics import DENSE, ULTRALOW
 from sememe.evaluation.reconstruction import source_of
 from sememe.evaluation.sections import Measured, Metric, Settings
 from sememe.progress import Progress
 
-DENSE = 0.1
-"""A feature that fires on a larger share of tokens than this is dense."""
-ULTRALOW = 1e-6
-"""One that fires on a smaller share than this is ultralow."""
 HISTOGRAM_DECADES = (-6.0, 0.0)
 HISTOGRAM_BINS = 60
 DOUBLE = 0.9

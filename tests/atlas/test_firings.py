@@ -1,7 +1,9 @@
 """The merging of shards, and what is counted of made-up codes."""
 
 import itertools
+import tempfile
 from collections.abc import Iterable
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -10,7 +12,7 @@ from hypothesis import strategies as st
 
 from sememe.atlas.cofiring import Cofiring
 from sememe.atlas.firings import Firings, ShardFirings
-from sememe.atlas.neurons import NeuronSums
+from sememe.atlas.neurons import MergedSums, NeuronSums
 from sememe.atlas.statistics import INTERVALS, SAMPLES, TOP, Located, Statistics, Text
 from sememe.atlas.tokens import TokenShares
 from sememe.kernels.compiled import Array
@@ -41,15 +43,18 @@ def everything(shards: Iterable[ShardFirings], sums: Iterable[NeuronSums]) -> li
     firings = Firings([*shards])
     tokens = np.random.default_rng(9).integers(0, 50, 2 * ROWS).astype(np.int32)
     text = text_of(firings, tokens)
-    whole = NeuronSums.empty(FEATURES, WIDTH)
-    for part in sums:
-        whole.merge(part)
     (block,) = firings.blocks()
     located = Located.of(block, text)
     statistics = Statistics.of(block, located, text, 3)
     shares = TokenShares.of(block, located, text, 50)
     cofiring = Cofiring(firings).most_alike(block)
-    correlated = whole.correlations(0, statistics.total, statistics.squares, firings.rows)
+    with tempfile.TemporaryDirectory() as folder:
+        paths = []
+        for part in sums:
+            paths.append(Path(folder) / f"{len(paths)}.safetensors")
+            part.save(paths[-1])
+        merged = MergedSums(paths)
+        correlated = merged.correlations(0, statistics.total, statistics.squares, firings.rows)
     parts = [block.row, block.value, *statistics, *itertools.chain(*shares), *cofiring, *correlated]
     return [part.tobytes() for part in parts]
 

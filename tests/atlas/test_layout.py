@@ -25,7 +25,7 @@ def mapped(fires: np.ndarray | None = None) -> Layout:
     group = np.arange(GROUPS * EACH) // EACH
     tokens = np.stack([group, np.full_like(group, 6)], axis=1).astype(np.int32)
     fires = np.ones(len(rows), bool) if fires is None else fires
-    return lay_out(rows, neighbours(rows), tokens, fires, WORDS)
+    return named(lay_out(rows, neighbours(rows), fires), tokens, WORDS)
 
 
 @pytest.fixture(scope="module")
@@ -47,8 +47,8 @@ def test_groups_of_directions_are_clusters_named_by_their_own_tokens(layout: Lay
 def test_a_cluster_is_named_by_what_can_be_seen() -> None:
     words = [b"\n", b"\xe4", b" Ship", b"ship", b" sea", b" the"]
     tokens = np.array([[0, 1, 2, 3, 4, 5]] * 3 + [[5, -1, -1, -1, -1, -1]] * 2)
-    points, cluster = np.zeros((5, 2)), np.array([0, 0, 0, -1, -1])
-    (found,) = named(points, cluster, tokens, words)
+    nowhere, cluster = np.zeros(5, np.float32), np.array([0, 0, 0, -1, -1], np.int32)
+    (found,) = named(Layout(nowhere, nowhere, cluster, []), tokens, words).clusters
     assert found["name"] == "Ship · sea"
 
 
@@ -74,13 +74,12 @@ def test_features_that_never_fire_are_not_on_the_map() -> None:
 
 def test_a_few_features_lie_by_their_principal_components() -> None:
     rows = torch.nn.functional.normalize(torch.randn(50, 8), dim=1)
-    tokens = np.zeros((50, 2), np.int32)
-    layout = lay_out(rows, neighbours(rows), tokens, np.ones(50, bool), WORDS)
+    layout = lay_out(rows, neighbours(rows), np.ones(50, bool))
     centred = (rows - rows.mean(0)).double().numpy()
     places = np.linalg.svd(centred)[2][:2] @ centred.T
     for own, expected in zip((layout.x, layout.y), places, strict=True):
         assert abs(np.corrcoef(own, expected)[0, 1]) == pytest.approx(1.0, abs=1e-4)
-    assert layout.clusters == []
+    assert (layout.cluster == -1).all()
 
 
 def test_another_dictionary_is_placed_where_its_neighbours_are(layout: Layout) -> None:

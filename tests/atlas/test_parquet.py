@@ -6,7 +6,7 @@ import pytest
 from sememe.atlas.parquet import write_parquet
 from sememe.atlas.store import STATUSES, Atlas
 from sememe.cli import main
-from sememe.job import Run
+from sememe.run import Run
 
 
 def test_every_number_and_example_of_an_atlas_is_in_its_tables(

@@ -24,8 +24,8 @@ from sememe.evaluation.token_patterns import (
     contexts_of,
     patterns_of,
 )
-from sememe.job import Run
 from sememe.progress import Progress
+from sememe.run import Run
 
 DEPTH = 5
 

@@ -27,9 +27,9 @@ from sememe.evaluation.structure import (
     measure,
     unexplained,
 )
-from sememe.job import Run
 from sememe.models.reading import replaced
 from sememe.progress import Progress
+from sememe.run import Run
 
 
 def test_effective_fractions_of_known_changes() -> None:

@@ -30,8 +30,9 @@ from sememe.evaluation.sections import (
     Settings,
 )
 from sememe.evaluation.suite import arms_of, run_suite, verdict
-from sememe.job import Run, open_run
+from sememe.job import open_run
 from sememe.progress import Progress
+from sememe.run import Run
 from sememe.web.report import read_reports
 from tests.prose import prose
 

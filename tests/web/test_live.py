@@ -6,8 +6,8 @@ from sememe.activations.store import Activations
 from sememe.atlas.store import Atlas
 from sememe.dictionaries.dictionary import Dictionary
 from sememe.errors import UsageError
-from sememe.job import Run
 from sememe.models.language_model import LanguageModel
+from sememe.run import Run
 from sememe.web.live import LivePrompt
 from sememe.web.prompt import MAX_TOKENS
 from tests.web.conftest import admitted, serving

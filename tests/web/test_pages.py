@@ -19,7 +19,7 @@ from sememe.atlas.search import Search
 from sememe.atlas.store import Atlas
 from sememe.dictionaries.dictionary import Dictionary
 from sememe.errors import UsageError
-from sememe.job import Run
+from sememe.run import Run
 from sememe.web.live import LivePrompt
 from tests.web.conftest import admitted, serving
 from tests.web.small_atlas import HOSTILE, NEURONS, run_prompt, vocabulary
