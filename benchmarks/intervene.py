@@ -40,10 +40,11 @@ from sememe.intervention.attribution import attribute, look
 from sememe.intervention.features import FeatureSet
 from sememe.intervention.intervene import intervene
 from sememe.intervention.monitor import Monitor, Watch
-from sememe.job import Run, middle_site
+from sememe.job import middle_site
 from sememe.models.generation import generate
 from sememe.models.language_model import LanguageModel
 from sememe.models.load import load_model
+from sememe.run import Run
 
 WATCHED = 16
 """Features that the monitor watches."""

@@ -36,8 +36,8 @@ class Subject:
         """Load the model and open the dictionaries."""
         from sememe.artefacts import is_finished
         from sememe.intervention.features import FeatureSet
-        from sememe.job import Run
         from sememe.models.load import load_model
+        from sememe.run import Run
 
         def holds_features(word: str) -> bool:
             return any(is_finished(place) for place in (Path(word), Run(Path(word)).dictionary))
