@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from sememe.activations.rules import TokenRules
+from sememe.activations.rules import HarvestConfig, TokenRules
 from sememe.artefacts import is_finished, refuse_unfit
 from sememe.atlas.store import Atlas
 from sememe.dictionaries.dictionary import Dictionary
@@ -78,6 +78,12 @@ class FeatureSet:
         """The token rules that it was trained by; None where they are not recorded."""
         rules = self.dictionary.manifest.get("made_from", {}).get("rules")
         return None if rules is None else TokenRules(**rules)
+
+    @property
+    def window(self) -> int:
+        """Tokens that the model read at once when the dictionary was trained, as far as known."""
+        made_from = self.dictionary.manifest.get("made_from", {})
+        return int(made_from.get("context", HarvestConfig.context))
 
     def check(self, model: LanguageModel) -> None:
         """Raise UsageError, naming both values, unless the dictionary fits the model."""

@@ -17,8 +17,8 @@ from sememe.dictionaries.nonlinearities import (
     TopK,
 )
 from sememe.intervention.features import FeatureSet
-from sememe.job import Run
 from sememe.models.language_model import LanguageModel
+from sememe.run import Run
 
 KINDS = [TopK(6), BatchTopK(6), ReLU(), JumpReLU(0.5, 0.1), Gated(), Refined(TopK(6))]
 

@@ -199,7 +199,7 @@ def test_the_command_streams_lines(
     [
         (["--text", "x"], 2, "either --watch FEATURE>LIMIT or --file FILE"),
         (["--watch", "5>1", "--file", "x"], 2, "either --watch FEATURE>LIMIT or --file FILE"),
-        (["--watch", "5>1"], 2, "expected --text FILE, --prompt TEXT or --save FILE"),
+        (["--watch", "5>1"], 2, "expected --text FILE, --prompt TEXT, --labelled SET"),
         (["--watch", "5>1", "--text", "nowhere.txt"], 1, "cannot read nowhere.txt"),
         (["--watch", "5<1", "--text", "x"], 2, "watch is '5<1'"),
         (["--file", "nowhere.json", "--text", "x"], 1, "nowhere.json does not exist"),
