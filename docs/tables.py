@@ -14,6 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
+from tyro.conf import UseAppendAction
+
 from sememe.activations.rules import HarvestConfig
 from sememe.commands import COMMANDS
 from sememe.commands.activations import STORES
@@ -49,7 +51,7 @@ def fields(owner: Any) -> list[Field]:  # noqa: ANN401 - any dataclass
         Field(
             field.name,
             _values(hints[field.name]),
-            get_origin(hints[field.name]) is Annotated,
+            get_origin(hints[field.name]) is Annotated and not _repeated(hints[field.name]),
             _default(field),
             meanings[field.name],
         )
@@ -79,7 +81,7 @@ def _values(hint: Any) -> str:  # noqa: ANN401 - any annotation
     """Return what an option takes, in the words of ``--help``."""
     origin, parts = get_origin(hint), get_args(hint)
     if origin is Annotated:
-        return _values(parts[0])
+        return _values(get_args(parts[0])[0] if _repeated(hint) else parts[0])
     if origin is Literal:
         return "{" + ",".join(map(str, parts)) + "}"
     if origin in (Union, types.UnionType):
@@ -87,6 +89,11 @@ def _values(hint: Any) -> str:  # noqa: ANN401 - any annotation
     if origin is tuple:
         return f"{_values(parts[0])} ..."
     return "" if hint is bool else str(hint.__name__).upper()
+
+
+def _repeated(hint: Any) -> bool:  # noqa: ANN401 - any annotation
+    """Whether an option takes one value, and is given again for several."""
+    return UseAppendAction in getattr(hint, "__metadata__", ())
 
 
 def _default(field: "dataclasses.Field[Any]") -> str:

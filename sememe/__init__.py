@@ -23,8 +23,15 @@ if TYPE_CHECKING:
     from sememe.dictionaries.dictionary import Dictionary
     from sememe.errors import SememeError, UsageError
     from sememe.evaluation.evaluate import evaluate
+    from sememe.intervention.attribution import attribute
+    from sememe.intervention.changes import Change
+    from sememe.intervention.features import FeatureSet
+    from sememe.intervention.intervene import intervene
+    from sememe.intervention.monitor import Monitor
+    from sememe.intervention.steering import steer
     from sememe.job import MapConfig, plan
     from sememe.job import map_model as map
+    from sememe.models.generation import generate
     from sememe.models.load import load_model
     from sememe.models.sites import Site
     from sememe.training.config import TrainConfig
@@ -37,26 +44,33 @@ __all__ = [
     "Activations",
     "Atlas",
     "BufferedStream",
+    "Change",
     "Corpus",
     "Dictionary",
+    "FeatureSet",
     "LiveRows",
     "LiveStream",
     "MapConfig",
     "MemoryStream",
+    "Monitor",
     "SememeError",
     "Site",
     "Stream",
     "TrainConfig",
     "UsageError",
+    "attribute",
     "corpus",
     "describe",
     "evaluate",
+    "generate",
     "harvest",
     "harvest_module",
+    "intervene",
     "load_model",
     "map",
     "plan",
     "serve",
+    "steer",
     "train",
 ]
 
@@ -66,26 +80,33 @@ _PLACES = {
     "Activations": "sememe.activations.store",
     "Atlas": "sememe.atlas.store",
     "BufferedStream": "sememe.activations.buffered",
+    "Change": "sememe.intervention.changes",
     "Corpus": "sememe.corpora.corpus",
     "Dictionary": "sememe.dictionaries.dictionary",
+    "FeatureSet": "sememe.intervention.features",
     "LiveRows": "sememe.activations.in_order",
     "LiveStream": "sememe.activations.live",
     "MapConfig": "sememe.job",
     "MemoryStream": "sememe.activations.stream",
+    "Monitor": "sememe.intervention.monitor",
     "SememeError": "sememe.errors",
     "Site": "sememe.models.sites",
     "Stream": "sememe.activations.stream",
     "TrainConfig": "sememe.training.config",
     "UsageError": "sememe.errors",
+    "attribute": "sememe.intervention.attribution",
     "corpus": "sememe.corpora.build:build_corpus",
     "describe": "sememe.atlas.describe",
     "evaluate": "sememe.evaluation.evaluate",
+    "generate": "sememe.models.generation",
     "harvest": "sememe.activations.harvest",
     "harvest_module": "sememe.activations.own",
+    "intervene": "sememe.intervention.intervene",
     "load_model": "sememe.models.load",
     "map": "sememe.job:map_model",
     "plan": "sememe.job",
     "serve": "sememe.web.server",
+    "steer": "sememe.intervention.steering",
     "train": "sememe.training.loop",
 }
 

@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 # Before torch is loaded: its threads would wait for the next search at a whole core's cost.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -22,9 +22,13 @@ from sememe.atlas.store import Atlas
 from sememe.progress import Progress
 from sememe.run import Run
 from sememe.watching import JobView
+from sememe.web.completions import Completions
 from sememe.web.listener import Listener
 from sememe.web.prompt import PromptToken
 from sememe.web.server import check_built, make_app, prepare
+
+if TYPE_CHECKING:
+    from sememe.web.writing import Model
 
 INDEXED_AT_ONCE = 100_000
 """The atlas of at most so many features is indexed, but for meanings, when it is first served."""
@@ -68,6 +72,14 @@ class RunPrompt:
         dictionary = Dictionary.load(self.run.dictionary)
         return LivePrompt(self.run.load_model, dictionary, TokenRules.of(self.held_out), window)
 
+    @cached_property
+    def writer(self) -> "Model":
+        """The model as what writes texts, with the run's dictionary and atlas."""
+        from sememe.intervention.features import FeatureSet
+        from sememe.web.writing import Model
+
+        return Model(self._live.model, FeatureSet.open(self.run.path), self._live.lock)
+
     def __call__(self, text: str) -> Sequence[PromptToken]:
         """See :class:`sememe.web.live.LivePrompt`."""
         found: Sequence[PromptToken] = self._live(text)
@@ -110,6 +122,7 @@ def application(view: JobView, listener: Listener, progress: Progress) -> Starle
         annotations=Annotations(run.annotations, made_from),
         evaluation=run.evaluation,
         job=view,
+        completions=Completions(lambda: prompt.writer),
     )
 
 

@@ -155,3 +155,19 @@ def test_what_watching_costs_a_training_is_measured() -> None:
     done = ran("watching", *sizes, "--rounds", "1")
     assert done.returncode == 2
     assert "rounds is 1; expected 2 or more" in done.stderr
+
+
+def test_interventions_are_measured(small_run: Path) -> None:
+    words = ["--run", str(small_run), "--tokens", "20", "--texts", "2", "--length", "16"]
+    done = ran("intervene", *words, "--per-text", "4", "--rounds", "1", "--json")
+    assert done.returncode == 0, done.stderr
+    figures = json.loads(done.stdout)
+    assert figures["identity_exact"] is True
+    keys = ("attribution_seconds", "attribution_cpu_seconds", "active_features", "steer_ratio")
+    assert all(figures[key] > 0 for key in keys)
+    assert -1 <= figures["attribution_correlation"] <= 1
+    assert figures["monitor_overhead"] > -1
+    assert figures["correlation_pairs"] == 8
+    done = ran("intervene", *words, "--rounds", "0")
+    assert done.returncode == 2
+    assert "rounds is 0; expected 1 or more" in done.stderr

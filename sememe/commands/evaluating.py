@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from tyro.conf import Positional
 
 from sememe.commands.dials import ModelDtype
-from sememe.commands.figures import show
+from sememe.commands.figures import short, show, with_interval
 from sememe.errors import UsageError
 from sememe.terminal import print_heading, print_table, print_text, terminal_progress
 
@@ -167,8 +167,8 @@ def print_suite(report: dict[str, Any]) -> None:
             rows.append(
                 [
                     row["title"],
-                    _with_interval(figures.get(subject)),
-                    *(_short(figures.get(name)) for name in others),
+                    with_interval(figures.get(subject)),
+                    *(short(figures.get(name)) for name in others),
                     row["verdict"] or "",
                 ]
             )
@@ -179,13 +179,3 @@ def print_suite(report: dict[str, Any]) -> None:
                 reasons.setdefault(reason, []).append(row["title"])
         for reason, titles in reasons.items():
             print_text(f"No {', '.join(titles)}: {reason}.")
-
-
-def _short(figure: dict[str, float | None] | None) -> str:
-    return "-" if figure is None or figure["value"] is None else f"{figure['value']:.3g}"
-
-
-def _with_interval(figure: dict[str, float | None] | None) -> str:
-    if figure is None or figure["low"] is None:
-        return _short(figure)
-    return f"{figure['value']:.3g} ({figure['low']:.3g} to {figure['high']:.3g})"

@@ -20,3 +20,15 @@ def show(figures: Mapping[str, Any], as_json: bool) -> None:
         else:
             flat.append((name, value))
     print_table(("", ""), flat)
+
+
+def short(figure: Mapping[str, float | None] | None) -> str:
+    """Return the value of an estimate."""
+    return "-" if figure is None or figure["value"] is None else f"{figure['value']:.3g}"
+
+
+def with_interval(figure: Mapping[str, float | None] | None) -> str:
+    """Return the value of an estimate with its interval."""
+    if figure is None or figure["low"] is None:
+        return short(figure)
+    return f"{figure['value']:.3g} ({figure['low']:.3g} to {figure['high']:.3g})"

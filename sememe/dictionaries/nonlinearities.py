@@ -40,6 +40,8 @@ class Nonlinearity:
     """Whether it compares its input with the reconstruction, so that it must autoencode."""
     gates: ClassVar[bool] = False
     """Whether something else than a feature's value decides that it is active."""
+    passes_scores: ClassVar[bool] = False
+    """Whether a feature's value is its score, x . W_enc + bias, or 0."""
 
     def parameters(self, features: int) -> dict[str, Float[Tensor, " features"]]:
         """Return what it learns beside the encoder, as it begins."""
@@ -89,6 +91,7 @@ class TopK(Nonlinearity):
     k: int
     """Most features active on one activation."""
     kind: ClassVar[str] = "topk"
+    passes_scores: ClassVar[bool] = True
     rescalable: ClassVar[bool] = False
     budgeted: ClassVar[bool] = True
 
@@ -114,6 +117,7 @@ class BatchTopK(Nonlinearity):
     memory: float = 0.99
     """Weight of the past in the estimate of the threshold (.999 in the paper, for longer runs)."""
     kind: ClassVar[str] = "batchtopk"
+    passes_scores: ClassVar[bool] = True
     rescalable: ClassVar[bool] = False
     budgeted: ClassVar[bool] = True
     shares_budget: ClassVar[bool] = True
@@ -157,6 +161,7 @@ class ReLU(Nonlinearity):
     """f = ReLU(W_enc x + b), made sparse by a term of the objective; without one it is dense."""
 
     kind: ClassVar[str] = "relu"
+    passes_scores: ClassVar[bool] = True
 
     def forward(self, x: Float[Tensor, "rows width"], encoder: Encoder) -> Activity:
         """Return the positive scores."""
@@ -177,6 +182,7 @@ class JumpReLU(Nonlinearity):
     bandwidth: float = 0.001
     """Width of the window around the threshold in which it learns."""
     kind: ClassVar[str] = "jumprelu"
+    passes_scores: ClassVar[bool] = True
     counts: ClassVar[bool] = True
 
     def __post_init__(self) -> None:

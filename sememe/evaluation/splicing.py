@@ -20,6 +20,8 @@ from sememe.errors import SememeError
 from sememe.evaluation.arms import Arm
 from sememe.evaluation.metrics import cross_entropy, kl_divergence
 from sememe.models.reading import replaced
+from sememe.models.resuming import Outputs, layers_before, recorded, resumed
+from sememe.models.sites import layer_count
 from sememe.progress import Progress
 
 
@@ -85,7 +87,8 @@ def splice(
     """Run the model on held-out windows with the site rebuilt, zero, and ``mean``.
 
     Tokens that the token rules leave out keep the model's own activation. An arm is spliced once
-    for all sections, and the ablations are run once for all arms that read the same rows.
+    for all sections; the model as it is and the ablations are run once for all arms that read the
+    same rows, and what is before the site is not run again.
     """
     return arm.once(f"spliced {arm.name} {config}", lambda: _splice(arm, mean, config, progress))
 
@@ -95,10 +98,11 @@ def _splice(
     arm: Arm, mean: Float[Tensor, " width"], config: EvaluateConfig, progress: Progress
 ) -> Spliced:
     text = SplicedText.of(arm, config)
+    outputs = arm.once(f"layers {config}", lambda: text.run(arm))
     sums = torch.zeros(5, len(text.documents), dtype=torch.float64)
-    for batch, target, document in text.batches(arm):
-        original = text.logits(arm, batch)
-        changed = text.logits(arm, batch, lambda x: arm.dictionary(x.float()).to(x.dtype))
+    for known, (batch, target, document) in zip(outputs, text.batches(arm), strict=True):
+        original = text.original(arm, batch, known)
+        changed = text.changed(arm, batch, known, lambda x: arm.dictionary(x.float()).to(x.dtype))
         values = (
             torch.ones(len(target)),
             cross_entropy(original, target),
@@ -113,9 +117,9 @@ def _splice(
 
     def ablate() -> Float[np.ndarray, "two documents"]:
         ablated = torch.zeros(2, len(text.documents), dtype=torch.float64)
-        for batch, target, document in text.batches(arm):
+        for known, (batch, target, document) in zip(outputs, text.batches(arm), strict=True):
             for row, value in enumerate((torch.zeros_like(mean), mean)):
-                logits = text.logits(arm, batch, partial(_constant, value))
+                logits = text.changed(arm, batch, known, partial(_constant, value))
                 ablated[row].index_add_(0, document, cross_entropy(logits, target).double())
                 progress.advance(int(batch.valid.sum()))
         found: np.ndarray = ablated.numpy()
@@ -167,14 +171,30 @@ class SplicedText(NamedTuple):
             of_token = torch.from_numpy(document)[:, None].expand(asked.shape)
             yield batch, batch.ids[:, 1:][asked], of_token[asked]
 
-    def logits(
-        self, arm: Arm, batch: WindowBatch, replacement: Replacement | None = None
+    def run(self, arm: Arm) -> list[Outputs]:
+        """Run the model as it is on every batch, and return what its layers returned."""
+        counts = layers_before(arm.model, arm.site), layer_count(arm.model.module)
+        found = []
+        for batch, _, _ in self.batches(arm):
+            with recorded(arm.model, counts) as outputs:
+                arm.model.logits(batch.ids)
+            found.append(outputs)
+        return found
+
+    def original(
+        self, arm: Arm, batch: WindowBatch, known: Outputs
     ) -> Float[Tensor, "tokens vocab"]:
-        """Return the logits wherever a token is predicted, the site replaced if asked."""
-        if replacement is None:
+        """Return the model's logits wherever a token is predicted."""
+        with resumed(arm.model, known, layer_count(arm.model.module)):
             return arm.model.logits(batch.ids)[:, :-1][_asked(batch)]
+
+    def changed(
+        self, arm: Arm, batch: WindowBatch, known: Outputs, replacement: Replacement
+    ) -> Float[Tensor, "tokens vocab"]:
+        """Return the logits there with the site replaced."""
         change = _on_kept_tokens(replacement, batch, self.rules, arm.site)
-        with replaced(arm.model, arm.site, change):
+        before = layers_before(arm.model, arm.site)
+        with resumed(arm.model, known, before), replaced(arm.model, arm.site, change):
             return arm.model.logits(batch.ids)[:, :-1][_asked(batch)]
 
 

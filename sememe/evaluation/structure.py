@@ -3,7 +3,6 @@
 Axis names: rows = held-out activations, places = 16 tokens from a firing on, vocab = token ids.
 """
 
-import copy
 from functools import partial
 from typing import NamedTuple
 
@@ -18,6 +17,7 @@ from sememe.evaluation.firings import Firings, Text, mean_over
 from sememe.evaluation.sections import Measured, Metric, NotApplicableError, Settings
 from sememe.models.language_model import LanguageModel
 from sememe.models.reading import replaced
+from sememe.models.resuming import layers_before, recorded, resumed
 from sememe.models.sites import layer_count
 from sememe.progress import Progress
 
@@ -80,7 +80,7 @@ def measure(arm: Arm, settings: Settings, progress: Progress) -> Measured:
     progress.advance(arm.held_out.rows)
     features, rows, values = choose_firings(Text.of(arm), Firings.of(arm), wanted, settings.seed)
     direct = arm.model.writes_to_stream(arm.site) and layer_count(arm.model.module) > 0
-    model = _exact(arm.model)
+    model = arm.model.exact()
     fractions, shares = [], []
     for feature, row, value in zip(features, rows, values, strict=True):
         changes = _ablate(arm, model, int(feature), int(row), float(value), direct=direct)
@@ -135,14 +135,6 @@ class Changes(NamedTuple):
     """The part that no later layer takes part in."""
 
 
-def _exact(model: LanguageModel) -> LanguageModel:
-    """Return the model in fp32: in bf16, rounding would be most of a small change."""
-    if model.dtype == "fp32":
-        return model
-    module = copy.deepcopy(model.module).float()
-    return LanguageModel(model.name, module, model.tokenizer, hash=model.hash)
-
-
 def _ablate(
     arm: Arm, model: LanguageModel, feature: int, row: int, value: float, *, direct: bool
 ) -> Changes:
@@ -152,26 +144,26 @@ def _ablate(
     own = text.ids[place - position : place + PLACES].tolist()
     lead = [] if front is None else [front]
     at = len(lead) + position
-    ids = torch.tensor([[*lead, *own]] * (3 if direct else 2))
+    ids = torch.tensor([[*lead, *own]])
     dictionary = arm.dictionary
     step = value * dictionary.directions(torch.tensor([feature]))[0] / dictionary.write_scale
     take = partial(_take_away, step, at)
-    with replaced(model, arm.site, partial(take, 1)):
-        if direct:
-            final = f"layers.{layer_count(model.module) - 1}.resid"
-            with replaced(model, final, partial(take, 2)):
-                logits = model.logits(ids)
-        else:
-            logits = model.logits(ids)
-    changes = (logits[1:, at:] - logits[:1, at:]).float()
-    return Changes(changes[0], changes[1] if direct else torch.zeros_like(changes[0]))
+    before, layers = layers_before(model, arm.site), layer_count(model.module)
+    with recorded(model, (before, layers)) as known:
+        original = model.logits(ids)[0, at:]
+    with resumed(model, known, before), replaced(model, arm.site, take):
+        total = model.logits(ids)[0, at:] - original
+    if not direct:
+        return Changes(total, torch.zeros_like(total))
+    with resumed(model, known, layers), replaced(model, f"layers.{layers - 1}.resid", take):
+        return Changes(total, model.logits(ids)[0, at:] - original)
 
 
 def _take_away(
-    step: Float[Tensor, " width"], at: int, text: int, activation: Float[Tensor, "batch time width"]
+    step: Float[Tensor, " width"], at: int, activation: Float[Tensor, "batch time width"]
 ) -> Float[Tensor, "batch time width"]:
     changed = activation.clone()
-    changed[text, at] -= step.to(activation)
+    changed[:, at] -= step.to(activation)
     return changed
 
 

@@ -145,7 +145,13 @@ def run_suite(
         for section in sections:
             results[section.name][arm.name] = _result(section, arm, settings, out, progress)
         facts.append(
-            {"name": arm.name, "what": arm.what, "role": arm.role, "features": arm.features}
+            {
+                "name": arm.name,
+                "what": arm.what,
+                "role": arm.role,
+                "features": arm.features,
+                "key": arm.key,
+            }
         )
     report = {
         "format": FORMAT,

@@ -1,5 +1,6 @@
 """A language model with its tokenizer, its sites, and the way from its stream to the logits."""
 
+import copy
 from collections.abc import Callable
 
 import torch
@@ -56,6 +57,13 @@ class LanguageModel:
         self.device = module.device
         self._sites: dict[str, Site] = {}
         self._widths: dict[str, int] = {}
+
+    def exact(self) -> "LanguageModel":
+        """Return the model in fp32: in bf16, rounding would be most of a small change."""
+        if self.dtype == "fp32":
+            return self
+        module = copy.deepcopy(self.module).float()
+        return LanguageModel(self.name, module, self.tokenizer, hash=self.hash)
 
     def site(self, name: str) -> Site:
         """Return the place that ``name`` stands for; UsageError if there is none."""
@@ -149,6 +157,30 @@ class LanguageModel:
             return directions @ scaled
 
         return logits
+
+    def direct_gradient(self, to_logits: Float[Tensor, "n vocab"]) -> Float[Tensor, "n width"]:
+        """Return the gradient at the residual stream of one at the logits, by the direct path.
+
+        The transpose of :meth:`direct_logits`, so without the division by the stream's size.
+        """
+        head = self.module.get_output_embeddings()
+        scale, centred = _norm_scale(self._final_norm())
+        gradient: Tensor = (to_logits.to(self.device, torch.float32) @ head.weight.float()) * scale
+        return gradient - gradient.mean(-1, keepdim=True) if centred else gradient
+
+    def final_scale(
+        self, stream: Float[Tensor, "n width"], normed: Float[Tensor, "n width"]
+    ) -> Float[Tensor, " n"]:
+        """Return what the final norm multiplies each row by, apart from its weight and bias.
+
+        ``stream`` is what it reads and ``normed`` what it returns.
+        """
+        norm = self._final_norm()
+        scale, centred = _norm_scale(norm)
+        bias = getattr(norm, "bias", None)
+        rows = (stream - stream.mean(-1, keepdim=True) if centred else stream) * scale
+        whole = normed if bias is None else normed - bias
+        return (whole * rows).sum(-1) / rows.square().sum(-1)
 
     def writes_to_stream(self, site: str) -> bool:
         """Whether an activation at ``site`` is the residual stream, or is added to it unchanged.

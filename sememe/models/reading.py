@@ -48,7 +48,7 @@ def read(
             folded.append(site.name)
         return site.part.take(whole) if site.part else whole
 
-    inputs = {"input_ids": ids, "use_cache": False, **_padding(model, valid)}
+    inputs = {"input_ids": ids, "use_cache": False, **padding_inputs(model, valid)}
     inputs = {k: v.to(model.device) if isinstance(v, Tensor) else v for k, v in inputs.items()}
     found = capture(model.module, list(wanted.values()), lambda: model.module(**inputs), see)
     if missing := [name for name in wanted if name not in found]:
@@ -75,8 +75,13 @@ def _unfit(model: LanguageModel, site: Site, tensor: Tensor | None, shape: torch
     )
 
 
-def _padding(model: LanguageModel, valid: Bool[Tensor, "batch time"] | None) -> dict[str, Tensor]:
-    """Return the inputs that keep padding on the left from being seen; none without any."""
+def padding_inputs(
+    model: LanguageModel, valid: Bool[Tensor, "batch time"] | None
+) -> dict[str, Tensor]:
+    """Return the inputs that keep padding on the left from being seen; none without any.
+
+    Raises UsageError for ``valid`` with gaps, SememeError for a model that takes no positions.
+    """
     if valid is None:
         return {}
     begins = valid[:, 0].int() + (valid[:, 1:] & ~valid[:, :-1]).sum(1)
@@ -87,7 +92,7 @@ def _padding(model: LanguageModel, valid: Bool[Tensor, "batch time"] | None) -> 
     if "position_ids" not in inspect.signature(model.module.forward).parameters:
         raise SememeError(
             f"{model.name} takes no positions, so that rows padded on the left would be read "
-            "wrongly: pad on the right"
+            "wrongly: read rows of one length, or pad on the right"
         )
     positions = (valid.long().cumsum(1) - 1).clamp(min=0)
     return {"attention_mask": valid.long(), "position_ids": positions}
@@ -122,6 +127,11 @@ def replaced(
         shapes[:] = [next(x for x in given if isinstance(x, Tensor)).shape[:2]]
 
     def change(tensor: Tensor) -> Tensor:
+        if not shapes:
+            raise SememeError(
+                f"a part of {model.name} is run by itself: run the whole model, so that the number "
+                f"of tokens at site {site!r} is known"
+            )
         whole = by_token(tensor, shapes[0])
         if whole is None:
             raise SememeError(_unfit(model, place, tensor, shapes[0]))

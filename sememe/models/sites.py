@@ -126,11 +126,14 @@ def layout_of(model: PreTrainedModel) -> Layout | None:
 
 def layer_count(model: PreTrainedModel) -> int:
     """Return how many layers have named sites; 0 for an architecture without them."""
+    return len(layers_of(model))
+
+
+def layers_of(model: PreTrainedModel) -> list[nn.Module]:
+    """Return the layers that have named sites; none for an architecture without them."""
     layout = layout_of(model)
-    return len(_layers(model, layout)) if layout else 0
-
-
-def _layers(model: PreTrainedModel, layout: Layout) -> list[nn.Module]:
+    if layout is None:
+        return []
     layers = model.get_submodule(layout.layers)
     assert isinstance(layers, nn.ModuleList)
     return list(layers)
@@ -173,7 +176,7 @@ def resolve(model: PreTrainedModel, name: str, *, model_name: str = "the model")
             f"site {name!r}: {model_name} ({model.config.model_type}) is of an architecture "
             "without named sites; write module:PATH, with a path of " + _examples(_paths(model))
         )
-    layers = _layers(model, layout)
+    layers = layers_of(model)
     parts = _parts(layout)
     match = _LAYER_SITE.fullmatch(name)
     head = _HEAD.fullmatch(match[2]) if match else None
@@ -289,7 +292,7 @@ def named_sites(model: PreTrainedModel) -> list[Site]:
     layout = layout_of(model)
     found: list[Site] = []
     if layout is not None:
-        for index, layer in enumerate(_layers(model, layout)):
+        for index, layer in enumerate(layers_of(model)):
             for kind, (inside, side) in _parts(layout).items():
                 if inside and find_module(layer, inside) is None:
                     continue

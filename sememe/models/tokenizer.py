@@ -1,5 +1,6 @@
 """Text to token ids and back to bytes, without loading a model or importing torch."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -31,8 +32,16 @@ class Tokenizer:
     """How many ids there are, unused ones included."""
     hash: str
     """The xxh3 of everything that decides how text is split."""
+    chat_template: str | None
+    """The Jinja template that the model's chats are written by; None where it has none."""
 
-    def __init__(self, backend: tokenizers.Tokenizer, *, vocabulary: int = 0) -> None:
+    def __init__(
+        self,
+        backend: tokenizers.Tokenizer,
+        *,
+        vocabulary: int = 0,
+        chat_template: str | None = None,
+    ) -> None:
         """Take over ``backend``; ``vocabulary`` is the model's, where that is larger."""
         self._backend = backend
         self._backend.no_padding()
@@ -45,6 +54,7 @@ class Tokenizer:
         self.bos = leading[0] if leading else None
         self.bytes_of = _token_bytes(self._backend, vocabulary)
         self.vocabulary = len(self.bytes_of)
+        self.chat_template = chat_template
         self.hash = xxhash.xxh3_128_hexdigest(self._backend.to_str().encode())
 
     @classmethod
@@ -57,7 +67,7 @@ class Tokenizer:
             backend = tokenizers.Tokenizer.from_file(str(path))
         except Exception as error:  # the Rust side raises bare Exception
             raise SememeError(f"{path} is not a tokenizer: {error}") from None
-        return cls(backend, vocabulary=vocabulary)
+        return cls(backend, vocabulary=vocabulary, chat_template=_chat_template(directory))
 
     def to_json(self) -> str:
         """Return what ``tokenizer.json`` holds."""
@@ -72,6 +82,12 @@ class Tokenizer:
         _refuse_surrogates(text)
         return list(self._backend.encode(text, add_special_tokens=False).ids)
 
+    def encode_marked(self, text: str) -> list[int]:
+        """Return the token ids of ``text``, in which control tokens are spelled out."""
+        _refuse_surrogates(text)
+        backend = tokenizers.Tokenizer.from_str(self._backend.to_str())
+        return list(backend.encode(text, add_special_tokens=False).ids)
+
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the token ids of each text, on all cores; the same ids as :meth:`encode`."""
         for text in texts:
@@ -82,6 +98,15 @@ class Tokenizer:
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of ``ids``, with ``\\xE4`` escapes for bytes that are no character."""
         return _show(b"".join(self.bytes_of[index] for index in ids))
+
+
+def _chat_template(directory: Path) -> str | None:
+    """Return the chat template that lies in a model's directory, in either of its two places."""
+    path, config = directory / "chat_template.jinja", directory / "tokenizer_config.json"
+    if path.is_file():
+        return path.read_text()
+    found = json.loads(config.read_text()).get("chat_template") if config.is_file() else None
+    return found if isinstance(found, str) else None
 
 
 class Piece(NamedTuple):

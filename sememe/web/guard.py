@@ -1,8 +1,8 @@
 """Who may talk to the server: this machine's user, holding the token that was printed at start.
 
 Any page in any tab can send requests to a loopback port, and a name that resolves to 127.0.0.1 can
-read the answers. So every request must carry the token (or the cookie it was exchanged for), name
-this server as its host, and come from no other origin.
+read the answers. So every request must carry the token (as a bearer's, or the cookie it was
+exchanged for), name this server as its host, and come from no other origin.
 """
 
 import hmac
@@ -66,7 +66,9 @@ class Guard:
         given = dict(query).get("token")
         if given is not None and self._is_token(given) and scope["method"] in ("GET", "HEAD"):
             return self._exchange(scope, [pair for pair in query if pair[0] != "token"])
-        if not self._is_token(_cookies(headers).get(self.cookie, "")):
+        scheme, _, bearer = headers.get("authorization", "").partition(" ")
+        held = bearer if scheme.lower() == "bearer" else _cookies(headers).get(self.cookie, "")
+        if not self._is_token(held):
             return _refuse(
                 "this address needs the token of this run. Open the whole address that "
                 "`sememe serve` printed when it started."

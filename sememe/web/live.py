@@ -1,7 +1,8 @@
 """The model behind the prompt page: loaded at the first prompt, then kept."""
 
+import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -30,6 +31,8 @@ class LivePrompt:
     rules: TokenRules
     window: int
     """Tokens that the model read at once when the dictionary was trained."""
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    """Held by whoever runs the model, which may be changed for one request."""
 
     @cached_property
     def model(self) -> LanguageModel:
@@ -109,5 +112,6 @@ class LivePrompt:
     def _read(self, ids: list[int], site: str) -> Float[torch.Tensor, "tokens width"]:
         bos = self.model.tokenizer.bos
         given = ids if bos is None else [bos, *ids]
-        rows = read(self.model, torch.tensor([given]), [site])[site][0].float()
+        with self.lock:
+            rows = read(self.model, torch.tensor([given]), [site])[site][0].float()
         return rows[len(given) - len(ids) :]

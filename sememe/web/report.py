@@ -29,6 +29,7 @@ class EvaluatedArm(Struct):
     what: str
     role: Literal["subject", "control", "replicate"]
     features: int
+    key: Annotated[str, Meta(description="Hash of what it is made of; a dictionary's own.")] = ""
 
 
 class MetricRow(Struct):

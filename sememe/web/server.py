@@ -19,6 +19,7 @@ from sememe.atlas.search import Search
 from sememe.atlas.store import Atlas
 from sememe.errors import SememeError, UsageError
 from sememe.web.api import Endpoint, json_response, openapi
+from sememe.web.completions import Completions
 from sememe.web.endpoints import endpoints
 from sememe.web.guard import Guard
 from sememe.web.job import PATH, Job, job_endpoint, lead_here
@@ -35,6 +36,7 @@ PAGES = (
     "/prompt",
     "/compare",
     "/contrast",
+    "/steer",
     "/search",
     "/notes",
     "/report",
@@ -106,13 +108,15 @@ def make_app(
     annotations: Annotations | None = None,
     evaluation: Path | None = None,
     job: Callable[[], Job] | None = None,
+    completions: Completions | None = None,
 ) -> Starlette:
     """Return the application that shows ``atlas`` to whoever holds ``token``.
 
     ``prompt`` runs the model on a text (None: the prompt page is off), and ``effects`` says what
     features do to logits; ``report`` holds the figures of the evaluation that the home page shows;
     ``search`` has what searches need beside the atlas, ``annotations`` keeps notes, ``evaluation``
-    is the folder of the suites' reports, and ``job`` says how the atlas came to be.
+    is the folder of the suites' reports, ``job`` says how the atlas came to be, and ``completions``
+    writes text.
     """
     views = Views(
         atlas,
@@ -137,6 +141,7 @@ def make_app(
     routes = [
         *(end.route() for end in declared),
         Route("/openapi.json", described),
+        *(completions.routes() if completions is not None else ()),
         *(Route(path, page) for path in PAGES),
     ]
     app = _guarded(routes, token, port)
@@ -190,6 +195,7 @@ def serve(
     search: Search | None = None,
     annotations: Annotations | None = None,
     evaluation: Path | None = None,
+    completions: Completions | None = None,
     announce: Callable[[str], None],
     stop: threading.Event | None = None,
 ) -> None:
@@ -209,6 +215,7 @@ def serve(
             search=search,
             annotations=annotations,
             evaluation=evaluation,
+            completions=completions,
         )
         listener.app = prepare(app)
         announce(listener.address)

@@ -96,7 +96,7 @@ def test_firings_are_real_and_have_room(subject: Arm) -> None:
 
 
 def test_an_ablation_is_what_a_plain_run_of_the_model_shows(subject: Arm) -> None:
-    model, text = structure._exact(subject.model), Text.of(subject)
+    model, text = subject.model.exact(), Text.of(subject)
     (feature,), (row,), (value,) = choose_firings(text, Firings.of(subject), 1, 3)
     changes = structure._ablate(subject, model, int(feature), int(row), float(value), direct=True)
     window = int(text.place[row] - text.position[row])
@@ -119,7 +119,7 @@ def test_an_ablation_is_what_a_plain_run_of_the_model_shows(subject: Arm) -> Non
 
 
 def test_after_the_last_layer_every_effect_is_direct(subject: Arm) -> None:
-    model = structure._exact(subject.model)
+    model = subject.model.exact()
     last = replace(subject.dictionary.config, reads=("layers.2.resid",), writes=("layers.2.resid",))
     dictionary = Dictionary(last, subject.dictionary.read_scale[:1].tolist())
     dictionary.load_state_dict(subject.dictionary.state_dict())

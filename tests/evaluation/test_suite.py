@@ -110,6 +110,8 @@ def test_the_report_has_every_metric_of_every_arm_with_intervals(evaluated: Path
     report = report_of(evaluated)
     assert [arm["name"] for arm in report["arms"]] == ["dictionary", *UNTRAINED]
     assert report["command"] == f"sememe evaluate {evaluated} --suite quick"
+    made = json.loads((evaluated / "dictionary" / "manifest.json").read_text())
+    assert report["arms"][0]["key"] == made["hash"]
     (fidelity,) = (part for part in report["sections"] if part["name"] == "fidelity")
     rows = {row["metric"]: row for row in fidelity["rows"]}
     for row in rows.values():

@@ -13,7 +13,13 @@ from sememe.evaluation.suite import Result, section_report
 HOSTILE = "<img src=x onerror='window.hacked=1'>"
 ARMS: list[dict[str, Any]] = [
     {"name": "another seed", "what": "The same recipe.", "role": "replicate", "features": 60},
-    {"name": "dictionary", "what": "The small one.", "role": "subject", "features": 60},
+    {
+        "name": "dictionary",
+        "what": "The small one.",
+        "role": "subject",
+        "features": 60,
+        "key": "a1b2",
+    },
     {"name": "pca", "what": "Principal components.", "role": "control", "features": 8},
     {"name": "neurons", "what": "Dimensions.", "role": "control", "features": 8},
 ]

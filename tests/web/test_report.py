@@ -82,6 +82,7 @@ def _plot(page: Page, title: str):
 
 @pytest.mark.browser
 def test_verdicts_are_in_words_and_figures_beside_their_plots(page: Page) -> None:
+    expect(page.get_by_role("region", name="How it was made")).to_contain_text("a1b2")
     summary = page.locator(".summary")
     expect(summary).to_contain_text("On 1 of 2 metrics that have a verdict")
     expect(summary).to_contain_text("KL divergence: no better than pca")

@@ -13,6 +13,8 @@ export interface Arm {
   what: string;
   role: "subject" | "control" | "replicate";
   features: number;
+  /** Hash of what it is made of; a dictionary's own. */
+  key: string;
 }
 
 export interface MetricRow {

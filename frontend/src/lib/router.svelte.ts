@@ -9,13 +9,14 @@ export type Route =
   | { page: "prompt" }
   | { page: "compare" }
   | { page: "contrast" }
+  | { page: "steer" }
   | { page: "job" }
   | { page: "report" }
   | { page: "missing" };
 
 export function parse(path: string): Route {
   if (path === "/") return { page: "home" };
-  if (path === "/prompt" || path === "/compare" || path === "/contrast" || path === "/job" || path === "/report") return { page: path.slice(1) as "prompt" | "compare" | "contrast" | "job" | "report" };
+  if (path === "/prompt" || path === "/compare" || path === "/contrast" || path === "/steer" || path === "/job" || path === "/report") return { page: path.slice(1) as "prompt" | "compare" | "contrast" | "steer" | "job" | "report" };
   const [, noun, number] = /^\/(feature|neuron)\/([^/]+)$/.exec(path) ?? [];
   if (!number) return { page: "missing" };
   return noun === "feature" ? { page: noun, feature: number } : { page: "neuron", neuron: number };

@@ -1,0 +1,1 @@
+"""Interventions: change features while a model runs, and measure what they do."""
