@@ -13,6 +13,7 @@ import errno
 import fcntl
 import json
 import os
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -272,9 +273,11 @@ def refuse_other(
 
 _locks: dict[Path, int] = {}
 _claims: dict[Path, int] = {}
+"""Directories that this process writes to; the system lets go of them when it ends, however."""
 BEGINNING = 1 << 40
 """The part of the work that is to say what the work is."""
-"""Directories that this process writes to; the system lets go of them when it ends, however."""
+PATIENCE = 2.0
+"""Seconds that one that would share waits for the last that did to leave."""
 
 
 def lock(directory: Path, *, shared: bool = False) -> None:
@@ -291,13 +294,15 @@ def lock(directory: Path, *, shared: bool = False) -> None:
             descriptor = os.open(directory / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:
             raise disk_error(directory, error) from error
-        try:
-            fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-        except OSError:
-            os.close(descriptor)
-            raise SememeError(
-                f"another sememe is at work in {directory}: wait for it, or give another --out"
-            ) from None
+        # the last that shared the work has it alone for a moment
+        until = time.monotonic() + (PATIENCE if shared else 0)
+        while not _flock(descriptor, fcntl.LOCK_SH if shared else fcntl.LOCK_EX):
+            if time.monotonic() >= until:
+                os.close(descriptor)
+                raise SememeError(
+                    f"another sememe is at work in {directory}: wait for it, or give another --out"
+                )
+            time.sleep(0.01)
         _locks[key] = descriptor
     if not shared:
         _clear_partial(directory)
@@ -320,16 +325,25 @@ def claim(directory: Path, number: int, *, wait: bool = False) -> bool:
     return True
 
 
-def tidy(directory: Place) -> None:
-    """Remove what killed writers left, unless others that share the work are still there."""
-    if isinstance(directory, ObjectPath):
-        return
-    descriptor = _locks[directory.resolve()]
+def _flock(descriptor: int, kind: int) -> bool:
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
     except OSError:
+        return False
+    return True
+
+
+def leave(directory: Place, *, shared: bool) -> None:
+    """End this process's share of the work; the last to leave removes what killed writers left.
+
+    Does nothing where the work is not ``shared``: it may go on.
+    """
+    if not shared or isinstance(directory, ObjectPath):
         return
-    _clear_partial(directory)
+    descriptor = _locks.pop(directory.resolve())
+    if _flock(descriptor, fcntl.LOCK_EX):  # one that fails to become exclusive is not shared either
+        _clear_partial(directory)
+    os.close(descriptor)
 
 
 def refuse_unfit(what: str, pairs: Mapping[str, tuple[object, object]]) -> None:

@@ -21,7 +21,7 @@ from sememe.activations.batches import window_batches
 from sememe.activations.rules import DTYPES, HarvestConfig, TokenRules, pilot, row_norms
 from sememe.activations.shards import Column, column_facts, finish_store, shard_bytes, shard_name
 from sememe.activations.store import Activations
-from sememe.artefacts import begin, claim, is_finished, names_in, tidy, write_bytes
+from sememe.artefacts import begin, claim, is_finished, leave, names_in, write_bytes
 from sememe.corpora.corpus import Corpus, Windows
 from sememe.errors import SememeError, UsageError
 from sememe.models.load import LanguageModel
@@ -81,6 +81,7 @@ def harvest(
         model.site(site)
     begin(out, arguments, shared=share)
     if is_finished(out):
+        leave(out, shared=share)
         return Activations.open(out, verify=isinstance(out, Path))
     if rules is None:
         rules = pilot(model, corpus, windows, sites, config)
@@ -119,7 +120,7 @@ def harvest(
         },
         rules=rules,
     )
-    tidy(out)
+    leave(out, shared=share)
     return stored
 
 

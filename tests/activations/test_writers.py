@@ -1,5 +1,6 @@
 """Several processes write one store, and any of them may be killed at any moment."""
 
+import fcntl
 import os
 import random
 import signal
@@ -101,3 +102,23 @@ def test_writers_with_other_arguments_are_refused(
     os.waitpid(child, 0)
     with pytest.raises(SememeError, match=r"layers\.0\.resid"):
         harvest(tiny_llama, corpus, ["layers.0.resid"], tmp_path, config=CONFIG, share=True)
+
+
+def test_the_last_to_leave_clears_up_and_who_comes_meanwhile_waits(
+    tmp_path: Path, tiny_llama: LanguageModel, corpus: Corpus
+) -> None:
+    out = tmp_path / "out"
+    harvest(tiny_llama, corpus, SITES, out, config=CONFIG, share=True)
+    left = out / ".manifest.json.1.partial"  # of one that was killed when others had finished
+    left.write_bytes(b"x")
+    ready = os.pipe()
+    if not (child := os.fork()):  # it is alone with the directory for a while
+        descriptor = os.open(out / ".lock", os.O_RDWR)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        os.write(ready[1], b"x")
+        time.sleep(0.5)
+        os._exit(0)
+    os.read(ready[0], 1)
+    harvest(tiny_llama, corpus, SITES, out, config=CONFIG, share=True)
+    os.waitpid(child, 0)
+    assert not left.exists()

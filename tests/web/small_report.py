@@ -12,16 +12,13 @@ from sememe.evaluation.suite import Result, section_report
 
 HOSTILE = "<img src=x onerror='window.hacked=1'>"
 ARMS: list[dict[str, Any]] = [
-    {"name": "another seed", "what": "The same recipe.", "role": "replicate", "features": 60},
-    {
-        "name": "dictionary",
-        "what": "The small one.",
-        "role": "subject",
-        "features": 60,
-        "key": "a1b2",
-    },
-    {"name": "pca", "what": "Principal components.", "role": "control", "features": 8},
-    {"name": "neurons", "what": "Dimensions.", "role": "control", "features": 8},
+    {"name": name, "what": what, "role": role, "features": features, "key": key}
+    for name, what, role, features, key in (
+        ("another seed", "The same recipe.", "replicate", 60, "c3d4"),
+        ("dictionary", "The small one.", "subject", 60, "a1b2"),
+        ("pca", "Principal components.", "control", 8, "e5f6"),
+        ("neurons", "Dimensions.", "control", 8, "a7b8"),
+    )
 ]
 METRICS = (
     Metric("fvu", "unexplained", "Σ ‖x - x̂‖².", "lower", "documents", ("pca", "neurons")),

@@ -291,7 +291,7 @@ def test_hostile_tokens_stay_inert_on_every_new_part(page):
             assert page.locator("main script, main img, main b").count() == 0
     for path, label in (("/compare", "First text"), ("/contrast", "Texts that have it")):
         _goto(page, path)
-        page.get_by_label(label).fill(" and ".join(HOSTILE))
+        page.get_by_label(label, exact=True).fill(" and ".join(HOSTILE))
         page.keyboard.press("Control+Enter")
         expect(page.locator("li strong").first).to_be_visible()
         expect(page.get_by_text("Reading…")).to_have_count(0)
