@@ -28,7 +28,7 @@ from sememe.web.prompt import PromptToken
 from sememe.web.server import check_built, make_app, prepare
 
 if TYPE_CHECKING:
-    from sememe.web.writing import Model
+    from sememe.web.writing import SteeredModel
 
 INDEXED_AT_ONCE = 100_000
 """The atlas of at most so many features is indexed, but for meanings, when it is first served."""
@@ -73,12 +73,12 @@ class RunPrompt:
         return LivePrompt(self.run.load_model, dictionary, TokenRules.of(self.held_out), window)
 
     @cached_property
-    def writer(self) -> "Model":
+    def writer(self) -> "SteeredModel":
         """The model as what writes texts, with the run's dictionary and atlas."""
         from sememe.intervention.features import FeatureSet
-        from sememe.web.writing import Model
+        from sememe.web.writing import SteeredModel
 
-        return Model(self._live.model, FeatureSet.open(self.run.path), self._live.lock)
+        return SteeredModel(self._live.model, FeatureSet.open(self.run.path), self._live.lock)
 
     def __call__(self, text: str) -> Sequence[PromptToken]:
         """See :class:`sememe.web.live.LivePrompt`."""

@@ -96,15 +96,7 @@ class Endpoint:
     async def _body(self, request: Request) -> Any:  # noqa: ANN401
         if self.body is None:
             return None
-        kind = request.headers.get("content-type", "")
-        if kind.partition(";")[0].strip().lower() != "application/json":
-            raise HTTPException(415, f"content-type {kind[:80]!r}: expected application/json")
-        data = bytearray()
-        async for chunk in request.stream():
-            data += chunk
-            if len(data) > BODY_BYTES:
-                raise HTTPException(413, f"body: expected at most {BODY_BYTES} bytes")
-        return read_body(bytes(data), self.body)
+        return read_body(await json_bytes(request, BODY_BYTES), self.body)
 
     def operation(self, schema: Mapping[str, Any], answer: Any) -> dict[str, Any]:  # noqa: ANN401
         """Return its part of the OpenAPI document; ``schema`` is that of its arguments."""
@@ -137,6 +129,19 @@ class Endpoint:
             body = {"schema": {"$ref": _REF.format(name=self.body.__name__)}}
             found["requestBody"] = {"required": True, "content": {"application/json": body}}
         return found
+
+
+async def json_bytes(request: Request, most: int) -> bytes:
+    """Return a request's body; 415 where it says that it is no JSON, 413 beyond ``most`` bytes."""
+    kind = request.headers.get("content-type", "")
+    if kind.partition(";")[0].strip().lower() != "application/json":
+        raise HTTPException(415, f"content-type {kind[:80]!r}: expected application/json")
+    data = bytearray()
+    async for chunk in request.stream():
+        data += chunk
+        if len(data) > most:
+            raise HTTPException(413, f"body: expected at most {most} bytes")
+    return bytes(data)
 
 
 def json_response(

@@ -15,16 +15,18 @@ from typing import TYPE_CHECKING, Any, Literal
 import anyio
 import anyio.to_thread
 import msgspec
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from sememe.errors import SememeError, UsageError
+from sememe.web.api import json_bytes, json_response
 from sememe.web.completion_bodies import ChatAsked, CompletionAsked, read_asked
 
 if TYPE_CHECKING:
-    from sememe.web.writing import Fired, Model, Writing
+    from sememe.web.writing import Fired, SteeredModel, Writing
 
 BODY_BYTES = 1 << 20
 MOST = 16
@@ -36,7 +38,7 @@ Kind = Literal["text", "chat"]
 class Completions:
     """The addresses under /v1."""
 
-    def __init__(self, load: "Callable[[], Model]") -> None:
+    def __init__(self, load: "Callable[[], SteeredModel]") -> None:
         self._load = load
         """Returns the model and its features, loaded at the first request."""
         self._turn = anyio.Lock()
@@ -51,29 +53,32 @@ class Completions:
         ]
 
     async def _models(self, _request: Request) -> Response:
-        model = await anyio.to_thread.run_sync(self._load)
+        model = await self._loaded()
         listed = {"id": model.name, "object": "model", "created": 0, "owned_by": "sememe"}
-        return _json({"object": "list", "data": [listed]})
+        return json_response({"object": "list", "data": [listed]})
 
     async def _answer(self, kind: Kind, request: Request) -> Response:
         if self._open >= MOST:
             reason = f"{MOST} requests are being answered: come again"
-            return _json(_failure(reason, "rate_limit_error"), 429, {"retry-after": "1"})
+            return json_response(_failure(reason, "rate_limit_error"), 429, {"retry-after": "1"})
         self._open += 1
         handed_over = False
         try:
-            data = await _body(request)
-            writing = await anyio.to_thread.run_sync(self._read, kind, data)
+            data = await json_bytes(request, BODY_BYTES)
+            model = await self._loaded()
+            writing = await anyio.to_thread.run_sync(_read, kind, data, model)
             answer = _Answer(kind, writing)
             if writing.asked.stream:
                 handed_over = True
                 events = self._events(answer)
                 return _Stream(events, self._close)
             return await self._whole(answer, request)
+        except HTTPException as error:
+            return json_response(_failure(error.detail, "invalid_request_error"), error.status_code)
         except UsageError as error:
-            return _json(_failure(str(error), "invalid_request_error"), 400)
+            return json_response(_failure(str(error), "invalid_request_error"), 400)
         except SememeError as error:
-            return _json(_failure(str(error), "server_error"), 500)
+            return json_response(_failure(str(error), "server_error"), 500)
         finally:
             if not handed_over:
                 self._close()
@@ -81,9 +86,9 @@ class Completions:
     def _close(self) -> None:
         self._open -= 1
 
-    def _read(self, kind: Kind, data: bytes) -> "Writing":
-        asked = read_asked(data, CompletionAsked if kind == "text" else ChatAsked)
-        return self._load().begin(asked)
+    async def _loaded(self) -> "SteeredModel":
+        async with self._turn:  # two first requests would load it twice
+            return await anyio.to_thread.run_sync(self._load)
 
     async def _step(self, writing: "Writing") -> "tuple[list[str], list[Fired]] | None":
         async with self._turn:
@@ -98,7 +103,7 @@ class Completions:
             fired += step[1]
             if await request.is_disconnected():
                 return Response(status_code=499)
-        return _json(answer.whole(texts, fired))
+        return json_response(answer.whole(texts, fired))
 
     async def _events(self, answer: "_Answer") -> AsyncIterator[bytes]:
         try:
@@ -198,26 +203,12 @@ class _Answer:
         return {**self._head(chunk=True), "choices": [choice]}
 
 
-async def _body(request: Request) -> bytes:
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind != "application/json":
-        raise UsageError(f"content-type {kind[:80]!r}: expected application/json")
-    data = bytearray()
-    async for chunk in request.stream():
-        data += chunk
-        if len(data) > BODY_BYTES:
-            raise UsageError(f"body: expected at most {BODY_BYTES} bytes")
-    return bytes(data)
+def _read(kind: Kind, data: bytes, model: "SteeredModel") -> "Writing":
+    return model.begin(read_asked(data, CompletionAsked if kind == "text" else ChatAsked))
 
 
 def _failure(message: str, kind: str) -> dict[str, Any]:
     return {"error": {"message": message, "type": kind, "param": None, "code": None}}
-
-
-def _json(value: object, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    return Response(
-        msgspec.json.encode(value), status, headers=headers, media_type="application/json"
-    )
 
 
 def _event(value: object) -> bytes:

@@ -37,7 +37,7 @@ class Fired(Struct):
 
 
 @dataclass
-class Model:
+class SteeredModel:
     """A model, the features of a dictionary of it, and whose turn it is."""
 
     language: LanguageModel
@@ -71,7 +71,7 @@ class Model:
 class Writing:
     """The texts of one request, as far as they are written."""
 
-    model: Model
+    model: SteeredModel
     rows: list[list[int]]
     """Tokens of the prompts."""
     asked: Asked
@@ -86,7 +86,7 @@ class Writing:
     @classmethod
     def begin(
         cls,
-        model: Model,
+        model: SteeredModel,
         rows: list[list[int]],
         asked: Asked,
         changes: dict[int, Change],

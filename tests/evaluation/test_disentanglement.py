@@ -1,15 +1,12 @@
 """Exchanging features: closed forms, facts, and a tiny model that is made to know something."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import scipy.sparse
 import torch
 
-from sememe.activations.store import Activations
-from sememe.corpora.corpus import Corpus
 from sememe.dictionaries.dictionary import Dictionary
 from sememe.dictionaries.nonlinearities import ReLU
 from sememe.evaluation import disentanglement, knowledge
@@ -29,7 +26,6 @@ from sememe.evaluation.estimates import Shares
 from sememe.evaluation.knowledge import Known, know, pairs_of
 from sememe.evaluation.prompts import answers, prompt_of
 from sememe.evaluation.sections import NotApplicableError, Settings
-from sememe.job import Run
 from sememe.models.load import LanguageModel
 from sememe.progress import Progress
 
@@ -115,17 +111,6 @@ def test_the_report_is_the_mean_over_attributes() -> None:
     assert measured.estimates[f"ravel_isolation_{EXCHANGED[0]}"].value == pytest.approx(0.625)
     assert measured.estimates[f"ravel_{EXCHANGED[0]}"].value == pytest.approx(0.6875)
     assert measured.details["kinds_left_out"] == "too few people"
-
-
-@pytest.fixture(scope="module")
-def subject(small_run: Path) -> Arm:
-    run = Run(small_run)
-    return Arm.subject(
-        Dictionary.load(run.dictionary),
-        run.load_model(),
-        Activations.open(run.held_out),
-        Corpus.open(run.corpus),
-    )
 
 
 def test_a_model_that_knows_too_little_is_refused_with_the_shares(subject: Arm) -> None:

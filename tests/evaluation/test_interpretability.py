@@ -1,15 +1,11 @@
 """Token patterns beside a slow walk over text, and features whose patterns are known by hand."""
 
 import random
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from sememe.activations.store import Activations
-from sememe.corpora.corpus import Corpus
-from sememe.dictionaries.dictionary import Dictionary
 from sememe.evaluation.arms import Arm
 from sememe.evaluation.firings import Firings, Text, sample
 from sememe.evaluation.interpretability import METRICS, measure, ranked_effects, single_tokens
@@ -25,7 +21,6 @@ from sememe.evaluation.token_patterns import (
     patterns_of,
 )
 from sememe.progress import Progress
-from sememe.run import Run
 
 DEPTH = 5
 
@@ -147,17 +142,6 @@ def test_promoted_tokens_that_follow_rank_first_and_by_chance_half() -> None:
     following = [generator.integers(0, 300, 50) for _ in range(40)]
     chance = ranked_effects(noise, following, [generator.uniform(size=50) for _ in range(40)])
     assert chance.mean() == pytest.approx(0.5, abs=0.03)
-
-
-@pytest.fixture(scope="module")
-def subject(small_run: Path) -> Arm:
-    run = Run(small_run)
-    return Arm.subject(
-        Dictionary.load(run.dictionary),
-        run.load_model(),
-        Activations.open(run.held_out),
-        Corpus.open(run.corpus),
-    )
 
 
 def test_rows_are_found_in_the_held_out_text(subject: Arm) -> None:

@@ -8,9 +8,6 @@ import pytest
 import scipy.sparse
 import torch
 
-from sememe.activations.store import Activations
-from sememe.corpora.corpus import Corpus
-from sememe.dictionaries.dictionary import Dictionary
 from sememe.evaluation import labelled_texts, removal
 from sememe.evaluation.arms import Arm
 from sememe.evaluation.labelled_texts import (
@@ -36,21 +33,9 @@ from sememe.evaluation.removal import (
     without,
 )
 from sememe.evaluation.sections import Settings
-from sememe.job import Run
 from sememe.kernels import Code
 from sememe.progress import Progress
 from tests.prose import sentence
-
-
-@pytest.fixture(scope="module")
-def subject(small_run: Path) -> Arm:
-    run = Run(small_run)
-    return Arm.subject(
-        Dictionary.load(run.dictionary),
-        run.load_model(),
-        Activations.open(run.held_out),
-        Corpus.open(run.corpus),
-    )
 
 
 def test_losses_are_those_of_the_class_less_those_of_the_others() -> None:

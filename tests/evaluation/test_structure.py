@@ -2,14 +2,11 @@
 
 import math
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from sememe.activations.store import Activations
-from sememe.corpora.corpus import Corpus
 from sememe.dictionaries.dictionary import Dictionary
 from sememe.dictionaries.nonlinearities import ReLU
 from sememe.evaluation import structure
@@ -29,7 +26,6 @@ from sememe.evaluation.structure import (
 )
 from sememe.models.reading import replaced
 from sememe.progress import Progress
-from sememe.run import Run
 
 
 def test_effective_fractions_of_known_changes() -> None:
@@ -72,17 +68,6 @@ def test_the_regression_is_least_squares_with_an_intercept() -> None:
     design = np.concatenate([x.numpy(), np.ones((500, 1))], 1)
     weight, *_ = np.linalg.lstsq(design, y.numpy(), rcond=None)
     assert np.allclose(Regression.fit(x, y)(x).numpy(), design @ weight, atol=1e-3)
-
-
-@pytest.fixture(scope="module")
-def subject(small_run: Path) -> Arm:
-    run = Run(small_run)
-    return Arm.subject(
-        Dictionary.load(run.dictionary),
-        run.load_model(),
-        Activations.open(run.held_out),
-        Corpus.open(run.corpus),
-    )
 
 
 def test_firings_are_real_and_have_room(subject: Arm) -> None:
