@@ -50,7 +50,7 @@ def test_killed_writers_leave_a_whole_store(
     assert alone.shards > 80
     draw = random.Random(0)
     kills = round_number = together = 0
-    while kills < KILLS:
+    while kills < KILLS or together <= KILLS / 3:  # enough fell while shards were being made
         out = tmp_path / f"shared-{round_number}"
         round_number += 1
         writers = [a_writer(tiny_llama, corpus, out) for _ in range(WRITERS)]
@@ -59,7 +59,7 @@ def test_killed_writers_leave_a_whole_store(
             time.sleep(draw.uniform(0.005, 0.06))
             made = len(list(out.glob("shard-*"))) if out.exists() else 0
             victim = draw.choice(writers)
-            if made < alone.shards and kills < KILLS:
+            if made < alone.shards and (kills < KILLS or together <= KILLS / 3):
                 os.kill(victim, signal.SIGKILL)
                 _, status = os.waitpid(victim, 0)
                 if os.WIFSIGNALED(status):
@@ -75,7 +75,6 @@ def test_killed_writers_leave_a_whole_store(
         assert stored.hash == alone.hash
         assert files(out) == files(tmp_path / "alone")
         assert not list(out.glob(".*.partial"))
-    assert together > KILLS / 3  # kills fell while shards were being made
 
 
 def test_a_writer_that_does_not_share_is_refused_while_others_are_at_work(tmp_path: Path) -> None:
