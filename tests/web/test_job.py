@@ -52,7 +52,7 @@ def mapping(model: Path, text: Path, out: Path, *words: str) -> Iterator[Child]:
     """Start the job on the tiny model, with some ten seconds of training, and serve it."""
     command = [sys.executable, "-c", MAIN, "map", str(model), "--text", str(text), "--serve"]
     command += ["--tokens", "8000", "--context", "64", "--features", "128", "--k", "8"]
-    command += ["--batch", "64", "--passes", "12", "--out", str(out), "--port", "0", *words]
+    command += ["--batch", "64", "--passes", "48", "--out", str(out), "--port", "0", *words]
     environment = {**os.environ, "JAXTYPING_DISABLE": "1"}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     with subprocess.Popen(command, env=environment, **pipes) as process:
